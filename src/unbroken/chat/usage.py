@@ -1,0 +1,15 @@
+"""Tokens used by one answer."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer; the details are parts of their totals, never added to them."""
+
+    input: int = 0
+    output: int = 0
+    cached_read: int = 0
+    reasoning: int = 0
+    #: True where nobody reported it and we counted the chunks that were sent.
+    estimated: bool = False

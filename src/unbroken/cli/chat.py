@@ -1,0 +1,117 @@
+"""`unbroken chat`: talk to a model."""
+
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unbroken.client.server import Server
+    from unbroken.client.start import ChatOptions
+
+MAX_PIPED_BYTES = 8 << 20  # far above any model's context
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # as if SIGPIPE had ended us
+
+
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="The question; without one, an interactive chat.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the first one of the server.")] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="How the model shall answer.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Any OpenAI-compatible server. [env: UNBROKEN_BASE_URL, OPENAI_BASE_URL]")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="Better in the environment. [env: UNBROKEN_API_KEY, OPENAI_API_KEY]")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest word.")] = None,
+    stats: Annotated[
+        bool | None, typer.Option("--stats/--no-stats", help="Tokens and speed. Default: on a terminal.")
+    ] = None,
+) -> None:
+    """Talk to a model: one question and its answer, or, without a question, an interactive chat.
+
+    Without --base-url it talks to the server of this machine at http://127.0.0.1:8080; where none runs, to one of its
+    own that lasts as long as the chat.
+
+    Examples:
+
+        unbroken chat
+
+        unbroken chat "Explain SSE"
+
+        cat report.txt | unbroken chat "Summarise this" > summary.md
+
+        unbroken chat --system "Answer in French." "Good morning!"
+
+        unbroken chat --base-url http://127.0.0.1:11434/v1 --model llama3.2
+    """
+    from unbroken.client.api import Sampling
+    from unbroken.client.start import ChatOptions
+
+    question = _question(prompt)
+    options = ChatOptions(question, model, system, Sampling(max_tokens, temperature), stats)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal may not have the model's letters
+    try:
+        code = asyncio.run(_run(base_url, api_key, options))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whatever else is written at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    raise typer.Exit(code)
+
+
+def _question(prompt: str | None) -> str | None:
+    """The prompt with what is piped in; None where the chat is to be interactive."""
+    from unbroken.client.one_shot import joined_prompt
+
+    if sys.stdin is None or sys.stdin.isatty():
+        if prompt is None and not sys.stdout.isatty():
+            raise typer.BadParameter("an interactive chat needs a terminal: give a question", param_hint="PROMPT")
+        piped = ""
+    else:
+        read = sys.stdin.buffer.read(MAX_PIPED_BYTES + 1)
+        if len(read) > MAX_PIPED_BYTES:
+            raise typer.BadParameter(f"what is piped in is larger than {MAX_PIPED_BYTES >> 20} MiB")
+        piped = read.decode(errors="replace")
+    if prompt is None and sys.stdin is not None and sys.stdin.isatty():
+        return None
+    question = joined_prompt([prompt, piped])
+    if not question:
+        raise typer.BadParameter("there is no question: it is empty", param_hint="PROMPT")
+    return question
+
+
+async def _run(base_url: str | None, api_key: str | None, options: "ChatOptions") -> int:
+    from unbroken.client.start import Surroundings, chat_with
+
+    async with AsyncExitStack() as stack:
+        server = await _server(base_url, api_key, stack)
+        return await chat_with(server, options, Surroundings(sys.stdout, sys.stderr, os.environ))
+
+
+async def _server(base_url: str | None, api_key: str | None, stack: AsyncExitStack) -> "Server":
+    """The server that was named, or runs here, or one of our own that lasts as long as the stack."""
+    from unbroken.client.server import Server, find_local_server, local_key, named_server
+
+    if named := named_server(base_url, api_key, os.environ):
+        return named
+    if running := await find_local_server():
+        return Server(running, local_key(api_key, os.environ))
+    from unbroken.gateway.background import background_server
+
+    is_terminal = sys.stderr.isatty()
+    if is_terminal:
+        print("loading the demo model…", end="", file=sys.stderr, flush=True)
+    own = await stack.enter_async_context(background_server())
+    if is_terminal:
+        print("\r                       \r", end="", file=sys.stderr, flush=True)
+    return Server(own)

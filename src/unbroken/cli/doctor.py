@@ -1,0 +1,39 @@
+"""`unbroken doctor`."""
+
+import asyncio
+import os
+
+import typer
+
+from unbroken.cli.configured import ConfigOption, settings_from
+
+_MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED)}
+
+
+def doctor(config: ConfigOption = None) -> None:
+    """Check the configuration, the upstreams and the model files, and say what to do.
+
+    Nothing is generated and nothing is paid for. Ends with 1 if something is wrong.
+
+    Example:
+
+        unbroken doctor --config unbroken.toml
+    """
+    from unbroken.gateway.checkup import examine
+    from unbroken.gateway.discover import with_found_upstreams
+
+    settings = settings_from(config)
+
+    async def run() -> bool:
+        well = True
+        async for finding in examine(await with_found_upstreams(settings, os.environ)):
+            mark, color = _MARKS[finding.is_well]
+            typer.secho(f"{mark} {finding.what}", fg=color, nl=False)
+            typer.echo(f"  {finding.found}")
+            if finding.advice:
+                typer.echo(f"    → {finding.advice}")
+            well &= finding.is_well
+        return well
+
+    if not asyncio.run(run()):
+        raise typer.Exit(1)

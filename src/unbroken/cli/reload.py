@@ -1,0 +1,34 @@
+"""`unbroken reload`."""
+
+import os
+import signal
+from typing import Annotated
+
+import typer
+
+from unbroken.cli.configured import fail
+
+
+def reload(
+    port: Annotated[int | None, typer.Option("--port", "-p", help="The gateway's port, where several run.")] = None,
+) -> None:
+    """Let a running gateway take its changed configuration; no stream is dropped.
+
+    Host, port and connection limits need a restart. `kill -HUP` does the same.
+
+    Example:
+
+        unbroken reload --port 8080
+    """
+    from unbroken.gateway.running import running_gateways
+
+    running = running_gateways()
+    if port is not None:
+        running = {at: pid for at, pid in running.items() if at == port}
+    if not running:
+        fail("no gateway of yours runs" + (f" at port {port}" if port else "") + ": start one with `unbroken serve`")
+    if len(running) > 1:
+        fail(f"several gateways run, at ports {', '.join(map(str, sorted(running)))}: say which with --port")
+    for at, pid in running.items():
+        os.kill(pid, signal.SIGHUP)
+        typer.echo(f"The gateway at port {at} (process {pid}) takes its configuration again; its log says how it went.")

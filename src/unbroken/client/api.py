@@ -1,0 +1,192 @@
+"""A client of any server that speaks OpenAI's Chat Completions, streaming."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx2
+import msgspec
+
+from unbroken.chat.events import Event
+from unbroken.chat.fault import Fault
+from unbroken.client import complaints
+from unbroken.client.answer_stream import read_events
+from unbroken.client.failure import ChatFailed
+from unbroken.client.models import Model, read_model, read_models
+from unbroken.wire.openai_chat.errors import read_error
+
+CONNECT_TIMEOUT = 5.0  # s
+SILENCE_TIMEOUT = 600.0  # s, as the official SDKs: a large prompt on a small machine is silent for minutes
+MAX_BODY_BYTES = 4 << 20  # of an answer that is no stream: lists of models are far smaller
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the model is asked to answer; None leaves it to the server."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+
+class ChatApi:
+    """The models and answers of the server at one base URL; used as `async with ChatApi(url) as api:`."""
+
+    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        headers = {"accept-encoding": "identity"}
+        if api_key:
+            headers["authorization"] = f"Bearer {api_key}"
+        try:
+            self._client = httpx2.AsyncClient(
+                headers=headers,
+                timeout=httpx2.Timeout(SILENCE_TIMEOUT, connect=CONNECT_TIMEOUT),
+                trust_env=not _is_loopback(self.base_url),  # no proxy leads to this machine
+            )
+        except (UnicodeEncodeError, httpx2.LocalProtocolError):
+            raise ChatFailed("The API key has characters that no key has.", Fault.UNAUTHORIZED) from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def models(self) -> list[Model]:
+        """The models that can be asked, in the server's order; raises ChatFailed."""
+        body = await self._get("/models")
+        try:
+            return read_models(body)
+        except msgspec.DecodeError:
+            message = f"{self.base_url}/models is no list of models. {complaints.URL_HINT}"
+            raise ChatFailed(message, Fault.MALFORMED) from None
+
+    async def model(self, name: str) -> Model:
+        """What the server says about one model; only its name where it says nothing."""
+        try:
+            return read_model(await self._get(f"/models/{quote(name, safe='/:@')}"))
+        except (ChatFailed, msgspec.DecodeError):
+            return Model(name)
+
+    async def stream_chat(
+        self, messages: Sequence[Message], model: str, sampling: Sampling | None = None
+    ) -> AsyncGenerator[Sequence[Event]]:
+        """The answer's events, in groups as the network brings them; closing the iterator closes the connection.
+
+        It ends only after the answer's finish.
+
+        Raises:
+            ChatFailed: the server cannot be asked, refuses, or the answer is not whole.
+        """
+        request = self._client.build_request(
+            "POST",
+            self._url("/chat/completions"),
+            content=_body(messages, model, sampling or Sampling()),
+            headers={"content-type": "application/json", "accept": "text/event-stream"},
+        )
+        response = await self._send(request)
+        try:
+            if response.status_code != 200:
+                raise await self._refusal(response, model)
+            kind = response.headers.get("content-type", "").partition(";")[0].strip()
+            if kind != "text/event-stream":
+                raise await self._not_a_stream(response, kind)
+            async with aclosing(read_events(response)) as groups:
+                async for events in groups:
+                    yield events
+        finally:
+            await response.aclose()
+
+    def _url(self, path: str) -> str:
+        return self.base_url + path
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await self._client.send(request, stream=True)
+        except httpx2.HTTPError as error:
+            fault = Fault.CONNECT if isinstance(error, httpx2.ConnectError) else Fault.RESET
+            raise ChatFailed(complaints.cannot_reach(self.base_url, error), fault) from None
+
+    async def _get(self, path: str) -> bytes:
+        try:
+            request = self._client.build_request("GET", self._url(path))
+        except httpx2.InvalidURL as error:
+            raise ChatFailed(complaints.cannot_reach(self.base_url, error), Fault.CONNECT) from None
+        response = await self._send(request)
+        try:
+            body = await self._read_body(response)
+        finally:
+            await response.aclose()
+        if response.status_code != 200:
+            failure = read_error(response.status_code, _kind(response), body, secret=self._api_key or "")
+            said = complaints.refused(self.base_url, failure)
+            if response.status_code == 404:
+                said = complaints.no_api(self.base_url, failure)
+            raise ChatFailed(said, failure.fault)
+        return body
+
+    async def _read_body(self, response: httpx2.Response) -> bytes:
+        body = b""
+        try:
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    break
+        except httpx2.HTTPError as error:
+            raise ChatFailed(complaints.cannot_reach(self.base_url, error), Fault.RESET) from None
+        return body
+
+    async def _refusal(self, response: httpx2.Response, model: str) -> ChatFailed:
+        body = await self._read_body(response)
+        failure = read_error(response.status_code, _kind(response), body, secret=self._api_key or "")
+        if response.status_code == 404:
+            return ChatFailed(
+                complaints.no_such_model(self.base_url, failure, model, await self._model_names()), failure.fault
+            )
+        message = complaints.refused(self.base_url, failure, retry_after=response.headers.get("retry-after"))
+        return ChatFailed(message, failure.fault)
+
+    async def _model_names(self) -> list[str] | None:
+        try:
+            return [model.name for model in await self.models()]
+        except ChatFailed:
+            return None
+
+    async def _not_a_stream(self, response: httpx2.Response, kind: str) -> ChatFailed:
+        body = await self._read_body(response)
+        if kind == "application/json" and b'"error"' in body:
+            failure = read_error(502, kind, body, secret=self._api_key or "")
+            return ChatFailed(f"{self.base_url} answered: {failure.message}", failure.fault)
+        message = f"{self.base_url} answered with {kind or 'something unnamed'} and not with a stream."
+        return ChatFailed(f"{message} {complaints.URL_HINT}", Fault.MALFORMED)
+
+
+def _body(messages: Sequence[Message], model: str, sampling: Sampling) -> bytes:
+    fields: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+    }
+    return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})
+
+
+def _kind(response: httpx2.Response) -> str:
+    return str(response.headers.get("content-type", ""))
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = httpx2.URL(url).host
+    except httpx2.InvalidURL:
+        return False
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,44 @@
+"""One question, one answer."""
+
+from collections.abc import Sequence
+
+from unbroken.client.failure import ChatFailed
+from unbroken.client.interrupt import silent_keyboard, until_interrupted
+from unbroken.client.session import ChatSession
+from unbroken.client.surface import Surface
+
+FAILED, INTERRUPTED = 1, 130
+_ENDINGS = {
+    "length": "The answer is cut short: it reached the limit of tokens (--max-tokens, or the model's context).",
+    "content_filter": "The answer is cut short: the server's content filter stopped it.",
+}
+
+
+async def answer_once(session: ChatSession, question: str, output: Surface, aside: Surface, *, stats: bool) -> int:
+    """Ask, show the answer on `output` and all else on `aside`; gives the exit code."""
+    view = output.new_view()
+    try:
+        with silent_keyboard():
+            answered = await until_interrupted(session.ask(question, view.show, aside.say))
+    except ChatFailed as failed:
+        view.end()
+        aside.complain(str(failed))
+        return FAILED
+    view.end()
+    if answered is None:
+        return INTERRUPTED
+    if ending := ending_note(answered.reason):
+        aside.say(ending)
+    if stats:
+        aside.say(answered.stats)
+    return 0
+
+
+def ending_note(reason: str) -> str | None:
+    """What a reader must know of why the answer ended; None where it just ended."""
+    return _ENDINGS.get(reason)
+
+
+def joined_prompt(parts: Sequence[str | None]) -> str:
+    """The prompt and what was piped in, as one question."""
+    return "\n\n".join(stripped for part in parts if (stripped := (part or "").strip("\n")).strip())

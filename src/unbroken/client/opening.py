@@ -1,0 +1,20 @@
+"""The start of a chat: the model that answers."""
+
+from collections.abc import Sequence
+
+from unbroken.chat.fault import Fault
+from unbroken.client.api import ChatApi
+from unbroken.client.failure import ChatFailed
+from unbroken.client.models import Model
+
+
+def default_model(models: Sequence[Model], base_url: str) -> Model:
+    """The model that answers where none was named; raises ChatFailed where the server has none."""
+    if not models:
+        raise ChatFailed(f"{base_url} has no model to talk to.", Fault.MODEL_NOT_FOUND)
+    return models[0]
+
+
+async def detailed(api: ChatApi, model: Model) -> Model:
+    """The model with its context length, where the server tells it somewhere."""
+    return model if model.context_length is not None else await api.model(model.name)

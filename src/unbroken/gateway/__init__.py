@@ -1,0 +1,1 @@
+"""BEING CALLED: the HTTP server, its routes, and the two halves of every answer: produce and follow."""

@@ -1,0 +1,53 @@
+"""A gateway in this very process, for a chat when no server runs."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from unbroken.gateway.app import Gateway
+from unbroken.gateway.discover import with_found_upstreams
+from unbroken.gateway.journal import Journal
+from unbroken.gateway.serve import GatewayServer, listen
+from unbroken.settings.read import read_settings
+from unbroken.settings.tree import Settings
+
+
+class _QuietServer(GatewayServer):
+    """Leaves signals to whoever runs it."""
+
+    async def serve(self, sockets=None) -> None:  # type: ignore[no-untyped-def]
+        await self._serve(sockets)
+
+
+@asynccontextmanager
+async def background_server(settings: Settings | None = None) -> AsyncIterator[str]:
+    """Serves on a free port of loopback as long as the context lasts; gives the base URL.
+
+    Without settings the upstreams are those that are found without a configuration.
+    """
+    settings = settings or await with_found_upstreams(read_settings(None, os.environ), os.environ)
+    async with serve_in_background(settings, Journal(file=os.devnull)) as (_, base_url):
+        yield base_url
+
+
+@asynccontextmanager
+async def serve_in_background(settings: Settings, journal: Journal) -> AsyncIterator[tuple[Gateway, str]]:
+    """Serves `settings` on a free port of loopback; gives the gateway and its base URL."""
+    server_settings = msgspec.structs.replace(settings.server, host="127.0.0.1", port=0)
+    listening = listen(server_settings)
+    gateway = Gateway(settings, journal)
+    server = _QuietServer(gateway, server_settings)
+    await gateway.start()
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield gateway, f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = server.force_exit = True
+        gateway.stop_answers()
+        await serving
+        await gateway.close()
+        listening.close()
+        journal.close()

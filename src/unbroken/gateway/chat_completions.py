@@ -1,0 +1,128 @@
+"""`POST /v1/chat/completions`: a request in, an answer out, whole or as a stream."""
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from unbroken.chat.error import ApiError, RequestRefused
+from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.stream import Offset, StreamId
+from unbroken.gateway.call import Call, ClientLeft
+from unbroken.gateway.follow import Ending, StreamFollower
+from unbroken.gateway.produce import Producer
+from unbroken.rules.lifecycle import State
+from unbroken.rules.outcome import api_error
+from unbroken.wire.openai_chat.request import read_request
+
+if TYPE_CHECKING:
+    from unbroken.gateway.app import Gateway
+
+LEFT = Failure(Fault.CLIENT_LEFT, "the client has gone")
+
+
+async def create_chat_completion(gateway: "Gateway", call: Call, key_name: str) -> None:
+    """Serves one chat request."""
+    started_at = asyncio.get_running_loop().time()
+    request = read_request(await call.read_json_body(gateway.settings.server.body_limit))
+    if not gateway.upstreams.table.tiers(request.model):
+        raise RequestRefused(_unknown_model(request.model, await gateway.model_names()))
+    stream = StreamId(f"chatcmpl-{secrets.token_hex(14)}")
+    producer = Producer(request, stream, gateway.means)
+    gateway.producers.add(producer)
+    try:
+        await (_send_stream if request.stream else _send_answer)(gateway, call, producer, stream)
+    finally:
+        gateway.producers.discard(producer)
+        gateway.book(call, request, producer, key_name, started_at)
+
+
+async def _send_answer(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:
+    call.connection.on_lost = lambda: producer.stop(LEFT)
+    try:
+        answer = await producer.answer()
+    except UpstreamFailed as failed:
+        producer.account.failure = failed.failure
+        await call.respond_error(api_error(failed.failure, producer.account.upstream))
+    except asyncio.CancelledError:
+        if producer.stopped is None:
+            raise
+        _forget_cancellation()
+        producer.account.failure = producer.stopped
+        if producer.stopped is LEFT:
+            raise ClientLeft from None
+        await call.respond_error(api_error(producer.stopped))
+    else:
+        producer.state = State.FINISHED
+        await call.respond_json(answer.body)
+
+
+async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:
+    production = asyncio.create_task(producer.write_stream())
+    call.connection.on_lost = lambda: producer.stop(LEFT)
+    gateway.metrics.open_streams += 1
+    try:
+        await _wait_until_begun(producer, gateway.settings.keep_alive.first)
+        if producer.state in (State.FAILED, State.CANCELLED) and producer.account.failure is not None:
+            await production
+            if producer.account.failure is LEFT:
+                raise ClientLeft
+            await call.respond_error(api_error(producer.account.failure, producer.account.upstream))
+            return
+        await call.begin_event_stream()
+        follower = StreamFollower(
+            call.connection,
+            first_comment=gateway.settings.keep_alive.first if producer.begun.done() else 0.0,
+            comment_every=gateway.settings.keep_alive.every,
+            on_pause=producer.pause,
+        )
+        unfollow = gateway.log.follow(stream, Offset(0), follower.feed)
+        ending = await follower.ended
+        unfollow()
+        if ending is Ending.LEFT:
+            producer.stop(LEFT)
+        else:
+            await call.end_event_stream()
+        await production
+    finally:
+        gateway.metrics.open_streams -= 1
+        if not production.done():
+            producer.stop(LEFT)
+            await production
+        gateway.log.forget(stream)
+
+
+async def _wait_until_begun(producer: Producer, patience: float) -> None:
+    """Waits for the first token, a failure, or until the upstream has been silent for `patience` seconds.
+
+    As long as it waits, an upstream's failure can still be told with a status of its own (FAULTS.md 33).
+    """
+    loop = asyncio.get_running_loop()
+    decided: asyncio.Future[None] = loop.create_future()
+
+    def decide(_: object = None) -> None:
+        if not decided.done():
+            decided.set_result(None)
+
+    def look() -> None:
+        if loop.time() >= producer.heard_at + patience:
+            decide()
+        else:
+            timers[0] = loop.call_at(producer.heard_at + patience, look)
+
+    timers = [loop.call_at(producer.heard_at + patience, look)]
+    producer.begun.add_done_callback(decide)
+    try:
+        await decided
+    finally:
+        timers[0].cancel()
+
+
+def _unknown_model(model: str, known: list[str]) -> ApiError:
+    shown = ", ".join(known[:50]) or "none: see `unbroken doctor`"
+    message = f"The model '{model[:200]}' does not exist here. Models that do: {shown}."
+    return ApiError(404, message, "invalid_request_error", "model_not_found", "model")
+
+
+def _forget_cancellation() -> None:
+    if task := asyncio.current_task():
+        task.uncancel()

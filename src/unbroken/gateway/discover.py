@@ -1,0 +1,55 @@
+"""Upstreams that are found without a configuration: OpenAI by its key, an Ollama on its port, the demo model."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from unbroken.chat.fault import UpstreamFailed
+from unbroken.settings.tree import Settings, UpstreamSettings
+from unbroken.upstream.http import HttpClient
+
+DEMO_MODEL = "unbroken-demo"
+OLLAMA = "http://127.0.0.1:11434/v1"
+OPENAI = "https://api.openai.com/v1"
+OPENAI_MODELS = ("gpt-*", "chatgpt-*", "o1*", "o3*", "o4*")
+PROBE_SECONDS = 0.3  # a server on this machine answers at once or is not there
+
+
+async def with_found_upstreams(
+    settings: Settings, environment: Mapping[str, str], gguf: Path | None = None
+) -> Settings:
+    """`settings` with the upstreams that can be found, where it names none; and with an engine for the file `gguf`."""
+    if gguf is not None:
+        own = UpstreamSettings(name=gguf.stem, engine="llama.cpp", path=str(gguf), models=(gguf.stem,))
+        return msgspec.structs.replace(settings, upstream=(own, *settings.upstream))
+    if settings.upstream:
+        return settings
+    found: list[UpstreamSettings] = []
+    if key := environment.get("OPENAI_API_KEY"):
+        base_url = environment.get("UNBROKEN_OPENAI_BASE_URL", OPENAI)
+        found.append(UpstreamSettings(name="openai", base_url=base_url, api_key=key, models=OPENAI_MODELS))
+    if models := await _ollama_models():
+        found.append(UpstreamSettings(name="ollama", base_url=OLLAMA, models=models))
+    found.append(UpstreamSettings(name="demo", engine="llama.cpp", path="demo", models=(DEMO_MODEL,)))
+    return msgspec.structs.replace(settings, upstream=tuple(found))
+
+
+async def _ollama_models() -> tuple[str, ...]:
+    client = HttpClient(OLLAMA, connect_timeout=PROBE_SECONDS)
+    try:
+        async with asyncio.timeout(2 * PROBE_SECONDS):
+            status, body = await client.get("/models", timeout=PROBE_SECONDS)
+        listed = msgspec.json.decode(body, type=_Listed) if status == 200 else _Listed()
+    except (UpstreamFailed, TimeoutError, msgspec.DecodeError):
+        return ()
+    return tuple(model.id for model in listed.data or ())
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Listed(msgspec.Struct):
+    data: list[_Model] | None = None

@@ -1,0 +1,81 @@
+"""A follower: reads a stream's log from an offset and writes it to one client's socket."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+from unbroken.chat.stream import Block, Offset
+from unbroken.gateway.connection import ClientConnection
+from unbroken.wire.sse import KEEP_ALIVE
+
+
+class Ending(Enum):
+    """Why a follower stopped."""
+
+    ENDED = "ended"  # the terminal block has been written
+    LEFT = "left"  # the client has gone
+
+
+class StreamFollower:
+    """Writes blocks to a client's transport as they come, and comments into silence.
+
+    `feed` is what the log calls. It is one synchronous step: no task is woken for a block.
+    """
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        *,
+        first_comment: float,
+        comment_every: float,
+        on_pause: Callable[[bool], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = connection.transport
+        self._write = connection.transport.write
+        self._time = self._loop.time
+        self._first_comment = first_comment
+        self._comment_every = comment_every
+        self._wrote_at = self._time()
+        self._commented = False
+        self._timer = self._loop.call_later(first_comment, self._look)
+        self._is_paused = False
+        self._on_pause = on_pause
+        #: Done when there is nothing more to write.
+        self.ended: asyncio.Future[Ending] = self._loop.create_future()
+        connection.on_pause = self._pause
+        connection.on_lost = self._lost
+        if connection.is_lost:
+            self._lost()
+
+    def feed(self, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
+        """Writes blocks; `first` is the offset of the first, `ends` says that nothing follows."""
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        if data:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._wrote_at = self._time()
+            self._commented = False
+        if ends:
+            self._end(Ending.ENDED)
+
+    def _look(self) -> None:
+        due = self._wrote_at + (self._comment_every if self._commented else self._first_comment)
+        now = self._time()
+        if now >= due:
+            if not self._is_paused:
+                self._write(b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE))
+            self._wrote_at, self._commented = now, True
+            due = now + self._comment_every
+        self._timer = self._loop.call_at(due, self._look)
+
+    def _pause(self, is_paused: bool) -> None:
+        self._is_paused = is_paused
+        self._on_pause(is_paused)
+
+    def _lost(self) -> None:
+        self._end(Ending.LEFT)
+
+    def _end(self, how: Ending) -> None:
+        self._timer.cancel()
+        if not self.ended.done():
+            self.ended.set_result(how)

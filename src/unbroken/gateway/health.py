@@ -1,0 +1,33 @@
+"""Operation: is it alive, can it answer, what has it done."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from unbroken.gateway.call import Call
+
+if TYPE_CHECKING:
+    from unbroken.gateway.app import Gateway
+
+_write = msgspec.json.Encoder().encode
+
+
+async def healthz(gateway: "Gateway", call: Call, key_name: str) -> None:
+    """200 as long as the process serves requests."""
+    await call.respond_json(b'{"status":"ok"}')
+
+
+async def readyz(gateway: "Gateway", call: Call, key_name: str) -> None:
+    """200 once at least one upstream can be asked; 503 with the reasons before."""
+    now = asyncio.get_running_loop().time()
+    states = {upstream.name: upstream.describe(now) for upstream in gateway.upstreams}
+    is_ready = not gateway.is_draining and any(upstream.is_ready(now) for upstream in gateway.upstreams)
+    body = {"status": "ready" if is_ready else "not ready", "upstreams": states}
+    await call.respond_json(_write(body), 200 if is_ready else 503)
+
+
+async def metrics(gateway: "Gateway", call: Call, key_name: str) -> None:
+    """Prometheus' exposition text."""
+    body = gateway.metrics.render()
+    await call.respond(200, body, (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"))

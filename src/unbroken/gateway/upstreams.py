@@ -1,0 +1,210 @@
+"""The upstreams as they stand: their clients, engines, breakers and how busy they are."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.gateway.journal import Journal
+from unbroken.gateway.metrics import UpstreamSnapshot
+from unbroken.rules.breaker import Breaker, Circuit
+from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
+from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
+from unbroken.upstream.engine import DEMO_MODEL, Engine
+from unbroken.upstream.engine_state import EngineAddress, EngineFailed
+from unbroken.upstream.http import HttpClient
+
+#: Faults that say nothing about an upstream's health.
+NOT_ITS_FAULT = frozenset(
+    {
+        Fault.BAD_REQUEST,
+        Fault.CONTEXT_LENGTH,
+        Fault.CONTENT_POLICY,
+        Fault.MODEL_NOT_FOUND,
+        Fault.RATE_LIMITED,
+        Fault.TOTAL_TIMEOUT,
+        Fault.CLIENT_LEFT,
+        Fault.SHUTTING_DOWN,
+        Fault.INTERNAL,
+    }
+)
+
+
+class Upstream:
+    """One upstream: how to reach it, and how it fares."""
+
+    def __init__(self, settings: UpstreamSettings, retries: RetrySettings, connect_timeout: float) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.secret = settings.api_key
+        self.breaker = Breaker(retries.breaker_failures, retries.breaker_cooldown)
+        self.open_requests = 0
+        self._connect_timeout = connect_timeout
+        self.engine: Engine | None = _new_engine(settings) if settings.engine else None
+        self._client: HttpClient | None = (
+            None if self.engine else self._new_client(settings.base_url, None, self.secret)
+        )
+        self._engine_address: EngineAddress | None = None
+
+    async def client(self) -> HttpClient:
+        """The client to send with; for an engine this waits until its model is loaded.
+
+        Raises:
+            UpstreamFailed: the engine cannot run its model.
+        """
+        if self.engine is None:
+            assert self._client is not None
+            return self._client
+        try:
+            address = await self.engine.wait_until_ready()
+        except EngineFailed as error:
+            raise UpstreamFailed(Failure(Fault.CONNECT, str(error))) from None
+        if self._client is None or address != self._engine_address:
+            if self._client is not None:
+                self._client.close()
+            self._engine_address, self.secret = address, address.key
+            self._client = self._new_client(address.base_url, address.path, address.key)
+        return self._client
+
+    async def listed_models(self) -> list[dict[str, object]]:
+        """What the server says it serves, its own objects; empty where it does not say."""
+        try:
+            client = await self.client()
+            status, body = await client.get("/models")
+            listed = msgspec.json.decode(body) if status == 200 else {}
+        except (UpstreamFailed, msgspec.DecodeError):
+            return []
+        rows = listed.get("data") if isinstance(listed, dict) else None
+        return [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
+
+    def lists_itself(self) -> bool:
+        """Whether its models are not (all) named in the configuration, so that the server is asked."""
+        return self.engine is None and (not self.settings.models or any("*" in name for name in self.settings.models))
+
+    def engine_facts(self) -> dict[str, object]:
+        """What is known of an engine's model beside its name."""
+        size = self.engine.context_length if self.engine else None
+        return {"context_length": size} if size else {}
+
+    def is_ready(self, now: float) -> bool:
+        """Whether a request would be sent to it now."""
+        return self.breaker.allows(now) and (self.engine is None or self.engine.address is not None)
+
+    def describe(self, now: float) -> str:
+        """Its state in a few words."""
+        if self.engine is not None and self.engine.address is None:
+            return self.engine.state.sentence
+        return self.breaker.circuit(now).value
+
+    async def close(self) -> None:
+        """Lets running answers end, then stops what belongs to it."""
+        while self.open_requests:
+            await asyncio.sleep(0.05)
+        if self._client is not None:
+            self._client.close()
+        if self.engine is not None:
+            await self.engine.stop()
+
+    def _new_client(self, base_url: str, unix_path: str | None, key: str) -> HttpClient:
+        settings = self.settings
+        authorization = {"authorization": f"Bearer {key}"} if key else {}
+        return HttpClient(
+            base_url,
+            headers={**authorization, **settings.headers},
+            ca_file=settings.ca_file,
+            unix_path=unix_path,
+            max_idle=settings.idle_connections,
+            connect_timeout=self._connect_timeout,
+        )
+
+
+class Upstreams:
+    """All upstreams, and the table that says which of them serve a model."""
+
+    def __init__(self, journal: Journal, chance: Callable[[], float]) -> None:
+        self._journal = journal
+        self._chance = chance
+        self._by_name: dict[str, Upstream] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.table = RoutingTable(())
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self._by_name.values())
+
+    def apply(self, settings: Settings) -> None:
+        """Takes changed settings: what is the same stays as it is, what is gone is closed when it is idle."""
+        former, self._by_name = self._by_name, {}
+        for wanted in settings.upstream:
+            known = former.get(wanted.name)
+            if known is not None and known.settings == wanted:
+                self._by_name[wanted.name] = former.pop(wanted.name)
+            else:
+                self._by_name[wanted.name] = Upstream(wanted, settings.retries, settings.timeouts.connect)
+        for upstream in former.values():
+            task = asyncio.create_task(upstream.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self.table = RoutingTable(
+            (Served(upstream.name, upstream.models or ("*",), upstream.weight) for upstream in settings.upstream),
+            (
+                Route(route.model, [(tier,) if isinstance(tier, str) else tier for tier in route.upstreams])
+                for route in settings.route
+            ),
+        )
+
+    async def start(self) -> None:
+        """Starts the engines; their models load in the background."""
+        for upstream in self._by_name.values():
+            if upstream.engine is not None:
+                await upstream.engine.start()
+
+    async def close(self) -> None:
+        """Closes all."""
+        await asyncio.gather(*(upstream.close() for upstream in self._by_name.values()), *self._closing)
+
+    def candidates(self, model: str, now: float) -> list[Target]:
+        """The targets to try for `model`, in order; those whose circuit is open are left out."""
+        tiers = self.table.tiers(model)
+        if len(tiers) == 1 and len(tiers[0]) == 1:
+            target = tiers[0][0]
+            return [target] if self._by_name[target.upstream].breaker.allows(now) else []
+        return in_order(
+            tiers,
+            open_requests={name: upstream.open_requests for name, upstream in self._by_name.items()},
+            is_available=lambda name: self._by_name[name].breaker.allows(now),
+            chance=self._chance,
+        )
+
+    def get(self, name: str) -> Upstream:
+        """The upstream of this name."""
+        return self._by_name[name]
+
+    def began(self, upstream: Upstream, now: float) -> None:
+        """A request goes to the upstream."""
+        upstream.open_requests += 1
+        upstream.breaker = upstream.breaker.after_start(now)
+
+    def ended(self, upstream: Upstream, failure: Failure | None, now: float) -> None:
+        """The request has ended, well or with `failure`."""
+        upstream.open_requests -= 1
+        before = upstream.breaker.circuit(now)
+        if failure is None or (failure.fault in NOT_ITS_FAULT and failure.status):
+            upstream.breaker = upstream.breaker.after_success()
+        elif failure.fault not in NOT_ITS_FAULT:
+            upstream.breaker = upstream.breaker.after_failure(now)
+        after = upstream.breaker.circuit(now)
+        if after is not before and Circuit.CLOSED in (before, after):
+            reason = failure.message if failure else None
+            self._journal.note("upstream", upstream=upstream.name, circuit=after.value, message=reason)
+
+    def snapshots(self, now: float) -> Iterable[UpstreamSnapshot]:
+        """The upstreams for the metrics."""
+        for upstream in self:
+            is_up = upstream.breaker.circuit(now) is not Circuit.OPEN
+            yield UpstreamSnapshot(upstream.name, int(is_up), upstream.open_requests)
+
+
+def _new_engine(settings: UpstreamSettings) -> Engine:
+    path = str(DEMO_MODEL) if settings.path == "demo" else settings.path
+    return Engine(settings.name, msgspec.structs.replace(settings.engine_settings, path=path))

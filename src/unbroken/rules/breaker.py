@@ -1,0 +1,51 @@
+"""The circuit breaker of one upstream: after enough failures in a row it is left alone for a while."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class Circuit(Enum):
+    """What the breaker lets through."""
+
+    CLOSED = "closed"  # everything
+    OPEN = "open"  # nothing
+    PROBING = "half_open"  # one request, whose outcome decides
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Frozen: each event gives the breaker after it. Times are seconds of any one clock that never goes back."""
+
+    failures_to_open: int
+    cooldown: float
+    failures: int = 0
+    opened_at: float | None = None
+    probe_at: float | None = None
+
+    def circuit(self, now: float) -> Circuit:
+        """What is let through at `now`."""
+        if self.opened_at is None:
+            return Circuit.CLOSED
+        since = self.opened_at if self.probe_at is None else self.probe_at
+        return Circuit.PROBING if now - since >= self.cooldown else Circuit.OPEN
+
+    def allows(self, now: float) -> bool:
+        """Whether a request may go to the upstream at `now`."""
+        return self.circuit(now) is not Circuit.OPEN
+
+    def after_start(self, now: float) -> "Breaker":
+        """A request has begun; while probing it is the probe, the only one until the cooldown has passed again."""
+        return replace(self, probe_at=now) if self.circuit(now) is Circuit.PROBING else self
+
+    def after_success(self) -> "Breaker":
+        """An upstream that has answered is well, whenever that request began (FAULTS.md 16)."""
+        if self.opened_at is None and not self.failures:
+            return self
+        return replace(self, failures=0, opened_at=None, probe_at=None)
+
+    def after_failure(self, now: float) -> "Breaker":
+        """One more failure in a row."""
+        failures = self.failures + 1
+        if self.opened_at is not None or failures >= self.failures_to_open:
+            return replace(self, failures=failures, opened_at=now, probe_at=None)
+        return replace(self, failures=failures)

@@ -1,0 +1,55 @@
+"""What a client is told when an answer failed: status, and whose words."""
+
+from collections.abc import Mapping
+from math import ceil
+
+from unbroken.chat.error import ApiError
+from unbroken.chat.fault import Failure, Fault
+
+STATUS: Mapping[Fault, int] = {
+    Fault.CONNECT: 502,
+    Fault.CONNECT_TIMEOUT: 504,
+    Fault.RESET: 502,
+    Fault.STALE: 502,
+    Fault.HEADERS_TIMEOUT: 504,
+    Fault.FIRST_TOKEN_TIMEOUT: 504,
+    Fault.BETWEEN_TOKENS_TIMEOUT: 504,
+    Fault.TOTAL_TIMEOUT: 504,
+    Fault.RATE_LIMITED: 429,
+    Fault.OVERLOADED: 503,
+    Fault.SERVER_ERROR: 502,
+    Fault.UNAUTHORIZED: 502,  # not the caller's key: a 401 would send it looking there
+    Fault.MODEL_NOT_FOUND: 404,
+    Fault.CONTEXT_LENGTH: 400,
+    Fault.CONTENT_POLICY: 400,
+    Fault.BAD_REQUEST: 400,
+    Fault.ERROR_EVENT: 502,
+    Fault.CUT: 502,
+    Fault.MALFORMED: 502,
+    Fault.TOO_LARGE: 502,
+    Fault.NO_UPSTREAM: 503,
+    Fault.CLIENT_LEFT: 499,
+    Fault.SHUTTING_DOWN: 503,
+    Fault.INTERNAL: 500,
+}
+
+#: Faults whose status the client gets as the upstream gave it, with the upstream's own words.
+CALLERS_OWN = (Fault.BAD_REQUEST, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY)
+
+
+def api_error(failure: Failure, upstream: str = "") -> ApiError:
+    """The error for the client; `upstream` is named where the fault is not the caller's."""
+    status = STATUS[failure.fault]
+    keeps_status = failure.fault in CALLERS_OWN or failure.fault is Fault.SERVER_ERROR
+    if keeps_status and 400 <= failure.status < 600 and failure.status not in (408, 409):
+        status = failure.status
+    headers = {}
+    if status == 429 or (status == 503 and failure.retry_after is not None):
+        headers["retry-after"] = str(ceil(failure.retry_after or 1))
+    if failure.fault in CALLERS_OWN:
+        kind = failure.type or "invalid_request_error"
+        code = failure.code or (failure.fault.value if failure.fault is not Fault.BAD_REQUEST else None)
+        return ApiError(status, failure.message, kind, code, failure.param, headers)
+    message = f'upstream "{upstream}": {failure.message}' if upstream else failure.message
+    kind = failure.type or ("rate_limit_error" if status == 429 else "server_error")
+    return ApiError(status, message, kind, failure.code or failure.fault.value, failure.param, headers)

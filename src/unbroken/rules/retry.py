@@ -1,0 +1,125 @@
+"""What to do when an attempt failed before the first token: the same upstream again, the next one, or give up.
+
+FAULTS.md 7-9, 15. Once content has been sent these rules no longer apply.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unbroken.chat.fault import Failure, Fault
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Ask the same upstream again after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TryNext:
+    """Go on to the next candidate at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Tell the client."""
+
+
+Verdict = RetryAfter | TryNext | GiveUp
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """The bounds; see the settings of the same names."""
+
+    attempts: int = 4
+    backoff_first: float = 0.25
+    backoff_most: float = 4.0
+    retry_after_most: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """How a fault is met: retries on the same upstream while there is another, and where there is none."""
+
+    here: int
+    alone: int
+    #: False where no upstream would answer otherwise.
+    next: bool = True
+
+
+STOP = Treatment(0, 0, next=False)
+
+TREATMENT: Mapping[Fault, Treatment] = {
+    Fault.CONNECT: Treatment(0, 3),
+    Fault.CONNECT_TIMEOUT: Treatment(0, 0),
+    Fault.RESET: Treatment(1, 2),
+    Fault.STALE: Treatment(1, 1),
+    Fault.HEADERS_TIMEOUT: Treatment(0, 0),  # never the same silent upstream again
+    Fault.FIRST_TOKEN_TIMEOUT: Treatment(0, 0),
+    Fault.BETWEEN_TOKENS_TIMEOUT: Treatment(0, 0),
+    Fault.TOTAL_TIMEOUT: STOP,
+    Fault.RATE_LIMITED: Treatment(0, 3),
+    Fault.OVERLOADED: Treatment(1, 3),
+    Fault.SERVER_ERROR: Treatment(1, 1),
+    Fault.UNAUTHORIZED: Treatment(0, 0),
+    Fault.MODEL_NOT_FOUND: Treatment(0, 0),
+    Fault.CONTEXT_LENGTH: Treatment(0, 0),
+    Fault.CONTENT_POLICY: STOP,
+    Fault.BAD_REQUEST: STOP,
+    Fault.ERROR_EVENT: Treatment(0, 1),
+    Fault.CUT: Treatment(1, 2),
+    Fault.MALFORMED: Treatment(0, 1),
+    Fault.TOO_LARGE: Treatment(0, 0),
+    Fault.NO_UPSTREAM: Treatment(0, 0),
+    Fault.CLIENT_LEFT: STOP,
+    Fault.SHUTTING_DOWN: STOP,
+    Fault.INTERNAL: STOP,
+}
+
+# What tells the caller most comes first; among equals the latest.
+TELLING: Mapping[Fault, int] = {
+    Fault.BAD_REQUEST: 3,
+    Fault.CONTENT_POLICY: 3,
+    Fault.CONTEXT_LENGTH: 3,
+    Fault.RATE_LIMITED: 2,
+    Fault.OVERLOADED: 1,
+    Fault.SERVER_ERROR: 1,
+}
+
+
+def verdict(
+    failure: Failure, policy: RetryPolicy, *, attempts: int, tries_here: int, has_next: bool, chance: float
+) -> Verdict:
+    """What to do after `failure`.
+
+    Args:
+        failure: how the latest attempt ended.
+        policy: the bounds.
+        attempts: attempts made so far in all, this one included.
+        tries_here: attempts made at this upstream, this one included.
+        has_next: whether there is a candidate that has not failed for good.
+        chance: a random number from 0 to 1, for the jitter.
+    """
+    if failure.fault is Fault.STALE:
+        return RetryAfter(0.0)  # not an attempt at all: the pool has forgotten its other old connections
+    treatment = TREATMENT[failure.fault]
+    if attempts >= policy.attempts:
+        return GiveUp()
+    waits = failure.retry_after
+    too_long = waits is not None and waits > policy.retry_after_most
+    # With another upstream at hand nobody waits for a rate limit to pass.
+    if tries_here <= (treatment.here if has_next else treatment.alone) and not too_long:
+        return RetryAfter(waits if waits is not None else backoff(tries_here, policy, chance))
+    return TryNext() if has_next and treatment.next else GiveUp()
+
+
+def backoff(retry: int, policy: RetryPolicy, chance: float) -> float:
+    """Seconds before the n-th retry (from 1): doubling, bounded, ± half so that clients do not march in step."""
+    return float(min(policy.backoff_first * 2 ** (retry - 1), policy.backoff_most) * (0.5 + chance))
+
+
+def most_telling(failures: Sequence[Failure]) -> Failure:
+    """The one of several failures to tell the caller: what it can mend itself before what it cannot."""
+    return max(enumerate(failures), key=lambda pair: (TELLING.get(pair[1].fault, 0), pair[0]))[1]

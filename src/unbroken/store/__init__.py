@@ -1,0 +1,1 @@
+"""MEMORY: where streams are kept. One protocol, several implementations, one contract suite."""

@@ -1,0 +1,355 @@
+"""A keep-alive HTTP/1.1 client on raw protocols: what an upstream sends reaches the sink without a task switch.
+
+The bytes of a response are handed to a `ResponseSink` straight from the protocol's `data_received`; pausing the
+connection is the backpressure. TLS, connecting and the pool are asyncio's and ours; parsing is httptools' (llhttp).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+
+MAX_HEAD_BYTES = 64 << 10  # a response's headers
+MAX_WHOLE_BYTES = 64 << 20  # a response that is read whole; base64 audio is the largest there is
+IDLE_SECONDS = 60.0  # after which an idle connection is not used again
+DRAIN_SECONDS = 1.0  # for the last bytes of a response whose answer is complete
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class ResponseSink(Protocol):
+    """What a response is told to; each call comes straight from the connection."""
+
+    def head(self, status: int, headers: Headers) -> None:
+        """The status and the headers, names in lower case."""
+
+    def data(self, data: bytes) -> None:
+        """A piece of the body."""
+
+    def end(self) -> None:
+        """The body is complete as far as HTTP can tell."""
+
+    def lost(self, failure: Failure) -> None:
+        """The connection broke before the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an upstream listens: host and port, or the path of a unix socket."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    unix_path: str | None = None
+
+    def __str__(self) -> str:
+        return self.unix_path or f"{self.host}:{self.port}"
+
+
+class Connection(asyncio.Protocol):
+    """One connection to an upstream, carrying one request at a time."""
+
+    def __init__(self, pool: "HttpClient") -> None:
+        self._pool = pool
+        self._sink: ResponseSink | None = None
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.idle_since = 0.0
+        self.is_reused = False
+        self.is_closed = False
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def send(self, request: bytes, sink: ResponseSink) -> None:
+        """Sends one request; `sink` is told of the response."""
+        self._sink = sink
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+        self._head_bytes = 0
+        self._has_head = self._is_complete = self._is_framed = False
+        self._keeps_alive = False
+        self._transport.write(request)
+
+    def pause(self) -> None:
+        """Stops reading: the upstream is slowed by its full socket."""
+        if not self.is_closed and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Reads again."""
+        if not self.is_closed and self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Drops the connection at once; the sink hears nothing more."""
+        self._sink = None
+        self.is_closed = True
+        self._transport.abort()
+
+    def release(self) -> None:
+        """The answer is complete: the connection is used again if the response ends soon, and dropped if not."""
+        if self._sink is not None:
+            self._sink = _Nobody()
+            self.resume()
+            asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._drop_if_undrained, self._sink)
+
+    def _drop_if_undrained(self, sink: ResponseSink) -> None:
+        if self._sink is sink:
+            self.close()
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        if self._sink is None:
+            return self.close()  # an idle upstream has nothing to say
+        if not self._has_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            return self._break(Failure(Fault.MALFORMED, f"the response is not HTTP: {error}"))
+        if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
+            return self._break(
+                Failure(Fault.TOO_LARGE, f"the response's headers are larger than {MAX_HEAD_BYTES} bytes")
+            )
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._sink.data(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._is_complete and self._sink is not None:
+            sink, self._sink = self._sink, None
+            self._give_back()
+            sink.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        self._pool.forget(self)
+        sink, self._sink = self._sink, None
+        if sink is None:
+            return
+        if self._has_head and not self._is_framed and exc is None:
+            sink.end()  # the body is whatever came until the connection closed
+            return
+        if self.is_reused and not self._head_bytes:
+            self._pool.close_idle()  # its sisters have been closed with it
+            sink.lost(Failure(Fault.STALE, "the kept connection had been closed"))
+            return
+        where = "in the middle of the response" if self._has_head else "before the response's headers"
+        reason = f": {exc.strerror or exc}" if isinstance(exc, OSError) else ""
+        fault = Fault.CUT if self._has_head else Fault.RESET
+        sink.lost(Failure(fault, f"the connection was closed {where}{reason}"))
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._headers.append((name, value))
+        self._is_framed |= name in (b"content-length", b"transfer-encoding")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return  # 100 Continue, 103 Early Hints
+        self._has_head = True
+        self._keeps_alive = self._parser.should_keep_alive()
+        if self._sink is not None:
+            self._sink.head(status, self._headers)
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._has_head:
+            self._is_complete = True
+        else:
+            self._headers, self._is_framed = [], False
+
+    def _give_back(self) -> None:
+        self.resume()
+        if self._keeps_alive and not self._transport.is_closing():
+            self._pool.give_back(self)
+        else:
+            self.close()
+
+    def _break(self, failure: Failure) -> None:
+        sink = self._sink
+        self.close()
+        if sink is not None:
+            sink.lost(failure)
+
+
+class HttpClient:
+    """Sends requests to one base URL over a pool of connections."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ca_file: str = "",
+        unix_path: str | None = None,
+        max_idle: int = 100,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        url = urlsplit(base_url)
+        secure = url.scheme == "https"
+        host = url.hostname or "localhost"
+        context = _tls_context(ca_file) if secure else None
+        self.address = Address(host, url.port or (443 if secure else 80), context, unix_path)
+        self._path = url.path.rstrip("/")
+        given = {"accept-encoding": "identity", "user-agent": "unbroken", **(headers or {})}
+        self._head = f"host: {url.netloc.rpartition('@')[2]}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in given.items())
+        self._heads: dict[str, bytes] = {}
+        self._idle: list[Connection] = []
+        self._max_idle = max_idle
+        self._connect_timeout = connect_timeout
+        self._is_closed = False
+
+    async def post(self, path: str, body: bytes, sink: ResponseSink, *, accept: str = "*/*") -> Connection:
+        """Sends `body` (JSON) to `path`; gives the connection once the request is on its way.
+
+        Raises:
+            UpstreamFailed: no connection could be had.
+        """
+        head = self._heads.get(path + accept)
+        if head is None:
+            start = f"POST {self._path}{path} HTTP/1.1\r\n{self._head}content-type: application/json\r\n"
+            head = f"{start}accept: {accept}\r\ncontent-length: ".encode("latin-1")
+            self._heads[path + accept] = head
+        connection = self._take_idle() or await self._connect()
+        connection.send(b"%b%d\r\n\r\n%b" % (head, len(body), body), sink)
+        return connection
+
+    async def get(self, path: str, *, timeout: float = 5.0) -> tuple[int, bytes]:
+        """Status and body of a GET.
+
+        Raises:
+            UpstreamFailed: it could not be had within `timeout` seconds.
+        """
+        sink = WholeResponse()
+        connection = await self._connect()
+        try:
+            connection.send(f"GET {self._path}{path} HTTP/1.1\r\n{self._head}\r\n".encode("latin-1"), sink)
+            async with asyncio.timeout(timeout):
+                return await sink.complete
+        except TimeoutError:
+            raise UpstreamFailed(Failure(Fault.HEADERS_TIMEOUT, f"no answer within {timeout:g} s")) from None
+        finally:
+            connection.close()
+
+    def give_back(self, connection: Connection) -> None:
+        """Keeps a connection for the next request, or closes it where there are enough."""
+        if self._is_closed or len(self._idle) >= self._max_idle:
+            connection.close()
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        connection.is_reused = True
+        self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Takes a closed connection out of the pool."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close_idle(self) -> None:
+        """Closes what is not in use."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Closes what is not in use now and the rest when it is done; running answers are not cut (FAULTS.md 44)."""
+        self._is_closed = True
+        self.close_idle()
+
+    def _take_idle(self) -> Connection | None:
+        if not self._idle:
+            return None
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed and now - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        at = self.address
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                if at.unix_path is not None:
+                    _, made = await loop.create_unix_connection(lambda: Connection(self), at.unix_path)
+                else:
+                    _, made = await loop.create_connection(lambda: Connection(self), at.host, at.port, ssl=at.tls)
+        except TimeoutError:
+            message = f"no connection to {at} within {self._connect_timeout:g} s"
+            raise UpstreamFailed(Failure(Fault.CONNECT_TIMEOUT, message)) from None
+        except ssl.SSLCertVerificationError as error:
+            message = f"the certificate of {at} is not trusted: {error.verify_message}"
+            raise UpstreamFailed(Failure(Fault.CONNECT, message)) from None
+        except OSError as error:
+            raise UpstreamFailed(Failure(Fault.CONNECT, f"cannot connect to {at}: {error.strerror or error}")) from None
+        return made
+
+
+class WholeResponse:
+    """A sink that gathers a response; await `complete` for its status and body."""
+
+    def __init__(self, limit: int = MAX_WHOLE_BYTES) -> None:
+        self.complete: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.headers: Headers = ()
+        self._status = 0
+        self._parts: list[bytes] = []
+        self._left = limit
+
+    def head(self, status: int, headers: Headers) -> None:
+        self._status, self.headers = status, headers
+
+    def data(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self.lost(Failure(Fault.TOO_LARGE, "the response is too large to be read whole"))
+        else:
+            self._parts.append(data)
+
+    def end(self) -> None:
+        if not self.complete.done():
+            self.complete.set_result((self._status, b"".join(self._parts)))
+
+    def lost(self, failure: Failure) -> None:
+        self._parts.clear()
+        if not self.complete.done():
+            self.complete.set_exception(UpstreamFailed(failure))
+
+
+class _Nobody:
+    """A sink for the rest of a response that nobody needs."""
+
+    def head(self, status: int, headers: Headers) -> None: ...
+
+    def data(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+    def lost(self, failure: Failure) -> None: ...
+
+
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    if ca_file:
+        return ssl.create_default_context(cafile=ca_file)
+    context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"] and not ssl.get_default_verify_paths().capath:
+        import certifi  # a Python that brings no authorities of its own
+
+        context.load_verify_locations(certifi.where())
+    return context

@@ -1,0 +1,64 @@
+"""What comes before and between an answer's blocks, joined to it with `|`: silence, gates, stray blocks."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from unbroken.upstream.scripted.draft import Change, Comment, Draft, Event, Item
+from unbroken.upstream.scripted.steps import Hold, Pause, Send, SendRaw, Step, Waitable
+
+
+def before_head(*steps: Step) -> Change:
+    """Do these steps before the status line: `before_head(Hold(gate))`."""
+    return lambda draft: replace(draft, before=(*draft.before, *steps))
+
+
+def insert_after(n: int, *items: Mapping[str, Any] | bytes | Step) -> Change:
+    """Put these behind block n: a JSON event, a raw block, or any step."""
+    added = tuple(_as_item(item) for item in items)
+
+    def change(draft: Draft) -> Draft:
+        place = draft.place_after(n)
+        return replace(draft, items=(*draft.items[:place], *added, *draft.items[place:]))
+
+    return change
+
+
+def hold_after(n: int, gate: Waitable) -> Change:
+    """Send n blocks, and the rest when the gate opens."""
+    return insert_after(n, Hold(gate))
+
+
+def malformed_after(n: int) -> Change:
+    """Put a block with broken JSON behind block n."""
+    return insert_after(n, b'data: {"choices": [{"delta": {"content": \n\n')
+
+
+def gap(seconds: float) -> Change:
+    """Wait so long between one block and the next."""
+
+    def change(draft: Draft) -> Draft:
+        items: list[Item] = []
+        for item in draft.items:
+            if items and isinstance(item, Event | Send | SendRaw):
+                items.append(Pause(seconds))
+            items.append(item)
+        return replace(draft, items=tuple(items))
+
+    return change
+
+
+def with_comments(text: str = "OPENROUTER PROCESSING") -> Change:
+    """Send a comment block before every event."""
+
+    def change(draft: Draft) -> Draft:
+        items = ((Comment(text), item) if isinstance(item, Event) else (item,) for item in draft.items)
+        return replace(draft, items=tuple(item for group in items for item in group))
+
+    return change
+
+
+def _as_item(item: Mapping[str, Any] | bytes | Step) -> Item:
+    if isinstance(item, bytes):
+        return Send(item)
+    return Event(dict(item)) if isinstance(item, Mapping) else item

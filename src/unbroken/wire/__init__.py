@@ -1,0 +1,1 @@
+"""BYTES <-> WORDS: the formats on the wire, without any I/O."""

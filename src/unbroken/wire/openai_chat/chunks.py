@@ -1,0 +1,223 @@
+"""A stream's chunks on their way from an upstream to a client of the same dialect.
+
+A chunk that keeps the rules passes byte for byte but for its id and model; one that breaks a rule is mended
+(FAULTS.md 5, 14, 21, 22) or, where mending would be guessing, the stream fails.
+"""
+
+from enum import Enum
+from itertools import zip_longest
+
+import msgspec
+from msgspec import Raw
+
+from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.stream import Block
+from unbroken.chat.usage import Usage
+from unbroken.wire.openai_chat.choice import ChoiceRelay, Members, MendedChoice
+from unbroken.wire.openai_chat.envelope import NULL, Envelope, Fields
+from unbroken.wire.openai_chat.errors import is_error, read_error_event
+from unbroken.wire.openai_chat.surrogates import without_halves
+from unbroken.wire.openai_chat.template import Fill, learn_template
+from unbroken.wire.openai_chat.usage import read_usage
+from unbroken.wire.sse import SseEvent, write_data
+
+DONE = Block(b"data: [DONE]\n\n")
+
+MAX_CHOICES = 128  # the API's own bound of `n`
+
+LEARN_EVERY = 8  # chunks; a stream in which no chunk is like another pays for learning only now and then
+
+_EMPTY = Raw(b"[]")
+
+_read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_read_choices = msgspec.json.Decoder(list[dict[str, Raw]] | None).decode
+_read_index = msgspec.json.Decoder(int | None).decode
+_read_any = msgspec.json.Decoder().decode
+_write = msgspec.json.Encoder().encode
+
+
+class Progress(Enum):
+    """How far an answer has come."""
+
+    WAITING = "waiting"  # nothing of the answer itself has been seen
+    OPEN = "open"
+    FINISHED = "finished"  # every choice has its finish_reason; usage may still come
+    ENDED = "ended"
+    FAILED = "failed"  # whatever is fed or finished from here on raises the same failure
+
+
+class ChunkRelay:
+    """Turns the events of one upstream answer into the blocks that the client sees."""
+
+    def __init__(
+        self,
+        stream_id: str,
+        model: str,
+        *,
+        created: int,
+        choices: int = 1,
+        include_usage: bool = False,
+        secret: str = "",
+    ) -> None:
+        self.progress = Progress.WAITING
+        self.usage: Usage | None = None
+        #: Chunks that carried a piece of the answer.
+        self.deltas = 0
+        #: Events that came after the end, or that said nothing.
+        self.ignored = 0
+        #: The upstream's last word on why each choice ended.
+        self.finish_reasons: dict[int, str] = {}
+        self._stream_id = stream_id
+        self._envelope = Envelope(stream_id, model, created)
+        self._include_usage = include_usage
+        self._secret = secret
+        self._expected = choices
+        self._choices: dict[int, ChoiceRelay] = {}
+        self._usage_chunk: bytes | None = None
+        self._failure: Failure | None = None
+        self._fill: Fill | None = None
+        self._learn_at = 0
+
+    def feed(self, event: SseEvent) -> list[Block]:
+        """The blocks that one event of the upstream makes.
+
+        Raises:
+            UpstreamFailed: the event is an error, is not a chunk, or ends an answer that is not whole; from then on
+                every call raises it again.
+        """
+        type, data = event
+        if self._fill is not None and not type and (block := self._fill(data)) is not None:
+            self.deltas += 1
+            return [block]
+        if self._failure is not None:
+            raise UpstreamFailed(self._failure)
+        word = data.strip()
+        if self.progress is Progress.ENDED or not word or type == b"ping":
+            self.ignored += 1
+            return []
+        try:
+            return self._done() if word == b"[DONE]" else self._feed_slowly(event)
+        except UpstreamFailed as failed:
+            self._fail(failed.failure)
+            raise
+
+    def finish(self) -> list[Block]:
+        """The blocks that end the stream: usage if the client asked for it, and `[DONE]`.
+
+        Raises:
+            UpstreamFailed: the upstream's answer is not whole; nothing may be made up (FAULTS.md 1, 2).
+        """
+        if self._failure is not None:
+            raise UpstreamFailed(self._failure)
+        if self.progress is Progress.ENDED:
+            return []
+        if self.progress is not Progress.FINISHED:
+            missing = "before the first token" if self.progress is Progress.WAITING else "without finish_reason"
+            raise UpstreamFailed(self._fail(Failure(Fault.CUT, f"stream ended {missing} after {self.deltas} chunks")))
+        self.progress = Progress.ENDED
+        return [DONE] if self._usage_chunk is None else [Block(write_data(self._usage_chunk)), DONE]
+
+    def _fail(self, failure: Failure) -> Failure:
+        self.progress, self._failure, self._fill = Progress.FAILED, failure, None
+        return failure
+
+    def _done(self) -> list[Block]:
+        # A server that knows no `n` gives one choice and says that it is done: then that was all.
+        if self.finish_reasons and len(self.finish_reasons) == len(self._choices):
+            self.progress = Progress.FINISHED
+        return self.finish()
+
+    def _feed_slowly(self, event: SseEvent) -> list[Block]:
+        data = event.data
+        try:
+            fields, choices = self._read(event)
+            usage = self._take_usage(fields)
+            if not choices:
+                return self._relay_without_choices(data, fields, usage)
+            if not self._choices:
+                self._envelope.learn(fields)
+            mended = [self._choice(choice, at).feed(choice) for at, choice in enumerate(choices)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            problem = f"chunk {self.deltas + 1} of the stream is not valid: {error}"
+            raise UpstreamFailed(Failure(Fault.MALFORMED, problem)) from None
+        self._note_progress(mended)
+        return self._relay_choices(data, fields, choices, mended, usage)
+
+    def _read(self, event: SseEvent) -> tuple[dict[str, Raw], list[Members]]:
+        data = event.data
+        data.decode()  # strings that nobody looks at are passed on as they are
+        try:
+            fields = _read_fields(data)
+        except msgspec.DecodeError:
+            fields = _read_fields(without_halves(data))
+        if event.type == b"error" or is_error(fields):
+            raise UpstreamFailed(read_error_event(_read_any(without_halves(data)), secret=self._secret))
+        return fields, _read_choices(fields.get("choices", NULL)) or []
+
+    def _take_usage(self, fields: Fields) -> Raw | None:
+        """The usage that a chunk reports, None if it reports none."""
+        raw = fields.get("usage", NULL)
+        usage = None if raw == NULL else read_usage(_read_any(raw))
+        self.usage = usage or self.usage
+        return None if usage is None else raw
+
+    def _choice(self, members: Members, at: int) -> ChoiceRelay:
+        index = _read_index(members.get("index", NULL))
+        if index is None:
+            index = at
+        if (choice := self._choices.get(index)) is None:
+            if not 0 <= index < MAX_CHOICES:
+                raise UpstreamFailed(Failure(Fault.MALFORMED, f"choice {index} of the stream is out of bounds"))
+            choice = self._choices[index] = ChoiceRelay(index, self._stream_id)
+        return choice
+
+    def _note_progress(self, mended: list[MendedChoice]) -> None:
+        self.finish_reasons = {
+            choice.index: choice.finish_reason for choice in self._choices.values() if choice.finish_reason is not None
+        }
+        says_something = any(choice.says_something for choice in mended)
+        self.deltas += says_something
+        if len(self.finish_reasons) >= max(self._expected, len(self._choices)):
+            self.progress = Progress.FINISHED
+        elif self.progress is Progress.FINISHED or says_something or self.finish_reasons:
+            self.progress = Progress.OPEN
+
+    def _relay_without_choices(self, data: bytes, fields: Fields, usage: Raw | None) -> list[Block]:
+        has_choices = fields.get("choices", NULL) != NULL
+        chunk = self._envelope.relay(data, fields, None if has_choices else {"choices": _EMPTY})
+        if usage is None:
+            return [Block(write_data(chunk))]
+        if self._include_usage:
+            self._usage_chunk = chunk  # held: it is the last chunk, and only for those who asked
+        return []
+
+    def _relay_choices(
+        self, data: bytes, fields: Fields, choices: list[Members], mended: list[MendedChoice], usage: Raw | None
+    ) -> list[Block]:
+        chunks = [
+            self._envelope.write_own([{"index": choice.index, "delta": delta, "finish_reason": None}])
+            for choice in mended
+            for delta in choice.before
+        ]
+        changes: Members = {}
+        kept = [choice.choice for choice in mended if choice.choice is not None]
+        if any(new is not old for new, old in zip_longest(kept, choices)):
+            changes["choices"] = Raw(_write(kept))
+        if usage is not None and self._include_usage and any(choice.is_over for choice in mended):
+            changes["usage"] = NULL  # said once, in a chunk of its own: there are clients that add up what they see
+            self._usage_chunk = self._envelope.write_own([], usage=usage)
+        if kept:
+            chunks.append(self._envelope.relay(data, fields, changes))
+        else:
+            self.ignored += 1
+        blocks = [Block(write_data(chunk)) for chunk in chunks]
+        if len(mended) == len(blocks) == 1 and mended[0].is_plain and usage is None:
+            self._learn(data, blocks[0])
+        else:
+            self._fill = None  # what the next chunk means may have changed
+        return blocks
+
+    def _learn(self, data: bytes, block: Block) -> None:
+        if self.deltas >= self._learn_at:
+            self._learn_at = self.deltas + LEARN_EVERY
+            self._fill = learn_template(data, block)
