@@ -45,6 +45,7 @@ class Engine:
         params.api_keys, params.ui, params.port, params.warmup = [key], False, 0, False
         params.n_ctx, params.n_parallel, params.cache_ram_mib = 2048, 1, 0
         params.use_jinja, params.verbosity = True, 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         self._server = xllamacpp.Server(params)
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 

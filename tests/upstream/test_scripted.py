@@ -322,6 +322,17 @@ async def test_a_clean_end_keeps_the_connection(upstream: ScriptedUpstream) -> N
     assert (upstream.connections, upstream.open_connections, upstream.open_answers) == (1, 1, 0)
 
 
+async def test_pipelined_requests_are_answered_in_turn(upstream: ScriptedUpstream) -> None:
+    upstream.script(text("first"), text("second"))
+    reader = await connect(upstream)
+    reader.ask()
+    reader.ask()
+    await upstream.wait_for_requests(2)
+    await upstream.wait_until_idle()
+    assert b"first" in await reader.read_answer()
+    assert b"second" in await reader.read_answer()
+
+
 async def test_a_reader_who_asks_to_close_is_closed(upstream: ScriptedUpstream) -> None:
     reader = await connect(upstream)
     reader.ask(headers="Connection: close\r\n")

@@ -35,8 +35,7 @@ def chat(
 ) -> None:
     """Talk to a model: one question and its answer, or, without a question, an interactive chat.
 
-    Without --base-url it talks to the server of this machine at http://127.0.0.1:8080; where none runs, to one of its
-    own that lasts as long as the chat.
+    It talks to the server of this machine at http://127.0.0.1:8080, and where none runs, to one of its own.
 
     Examples:
 

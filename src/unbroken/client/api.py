@@ -85,13 +85,8 @@ class ChatApi:
         Raises:
             ChatFailed: the server cannot be asked, refuses, or the answer is not whole.
         """
-        request = self._client.build_request(
-            "POST",
-            self._url("/chat/completions"),
-            content=_body(messages, model, sampling or Sampling()),
-            headers={"content-type": "application/json", "accept": "text/event-stream"},
-        )
-        response = await self._send(request)
+        body = _body(messages, model, sampling or Sampling())
+        response = await self._send("POST", "/chat/completions", body)
         try:
             if response.status_code != 200:
                 raise await self._refusal(response, model)
@@ -104,22 +99,17 @@ class ChatApi:
         finally:
             await response.aclose()
 
-    def _url(self, path: str) -> str:
-        return self.base_url + path
-
-    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+    async def _send(self, method: str, path: str, content: bytes | None = None) -> httpx2.Response:
+        headers = {"content-type": "application/json", "accept": "text/event-stream"} if content else {}
         try:
+            request = self._client.build_request(method, self.base_url + path, content=content, headers=headers)
             return await self._client.send(request, stream=True)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             fault = Fault.CONNECT if isinstance(error, httpx2.ConnectError) else Fault.RESET
             raise ChatFailed(complaints.cannot_reach(self.base_url, error), fault) from None
 
     async def _get(self, path: str) -> bytes:
-        try:
-            request = self._client.build_request("GET", self._url(path))
-        except httpx2.InvalidURL as error:
-            raise ChatFailed(complaints.cannot_reach(self.base_url, error), Fault.CONNECT) from None
-        response = await self._send(request)
+        response = await self._send("GET", path)
         try:
             body = await self._read_body(response)
         finally:

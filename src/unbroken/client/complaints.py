@@ -40,7 +40,8 @@ def refused(base_url: str, failure: Failure, *, retry_after: str | None = None) 
         return f"{base_url} is asked too much: {said}{when}"
     if failure.fault is Fault.CONTEXT_LENGTH:
         return f"The conversation is too long for the model: {said}"
-    return f"{base_url} answered {failure.status}: {said}"
+    # A body that says nothing is told by its status and kind alone.
+    return f"{base_url} {said}" if said.startswith("answered ") else f"{base_url} answered {failure.status}: {said}"
 
 
 def no_such_model(base_url: str, failure: Failure, model: str, models: Sequence[str] | None) -> str:

@@ -7,8 +7,8 @@ from unbroken.client.conversation import Conversation
 
 BYTES_PER_TOKEN = 4  # a usual figure for English; corrected by what servers report
 TOKENS_PER_MESSAGE = 4  # a chat template's marks around each message
-ANSWER_SHARE = 4  # a quarter of the context is kept free for the answer …
-MAX_ANSWER_ROOM = 1024  # … but no more tokens than this
+ANSWER_SHARE = 4  # no more than a quarter of the context is kept free for the answer
+MAX_ANSWER_ROOM = 1024  # tokens kept free where no limit was asked for
 
 _LENGTH_IN_WORDS = re.compile(r"context (?:length|size|window)\D{0,30}(\d{3,8})|(\d{3,8})[- ]tokens? context", re.I)
 
@@ -39,10 +39,10 @@ class ContextEstimate:
         return replace(self, correction=counted / guess) if guess and counted else self
 
     def fit(self, conversation: Conversation, answer_room: int | None = None) -> Fit:
-        """As many of the newest turns as leave `answer_room` tokens for the answer; always the last one."""
+        """As many of the newest turns as leave room for an answer of `answer_room` tokens; always the last one."""
         if self.length is None:
             return Fit(conversation, 0)
-        room = answer_room or min(MAX_ANSWER_ROOM, self.length // ANSWER_SHARE)
+        room = min(answer_room or MAX_ANSWER_ROOM, self.length // ANSWER_SHARE)
         left_out = 0
         while left_out < len(conversation.turns) - 1:
             kept = conversation.without_turns(left_out)

@@ -80,5 +80,9 @@ class MarkdownStream:
 
 
 def _with_whole_words(block: Block) -> Block:
-    end = max(block.source.rfind(" "), block.source.rfind("\n")) + 1
-    return replace(block, source=block.source[:end]) if end else block
+    """The block up to its last line, or to its last word where that line is most of it."""
+    source = block.source
+    end = source.rfind("\n") + 1
+    if end <= len(source) // 2:
+        end = source.rfind(" ") + 1
+    return replace(block, source=source[:end]) if end else block

@@ -14,11 +14,12 @@ from unbroken.gateway.metrics import GAP_BOUNDS
 from unbroken.settings.tree import TimeoutSettings
 from unbroken.upstream.http import Connection, Headers, WholeResponse
 from unbroken.wire.openai_chat.chunks import ChunkRelay, Progress
-from unbroken.wire.openai_chat.errors import read_error
+from unbroken.wire.openai_chat.errors import read_error, without_secrets
 from unbroken.wire.retry_after import read_retry_after
 from unbroken.wire.sse import EventTooLarge, SseReader
 
 MAX_ERROR_BYTES = 1 << 20  # of an error response; what is longer is no message
+MAX_HELD_BYTES = 1 << 20  # before the first piece of the answer; a role chunk has some two hundred
 
 
 class StreamAttempt:
@@ -34,7 +35,6 @@ class StreamAttempt:
         on_blocks: Callable[[list[Block], bool], None],
         timeouts: TimeoutSettings,
         *,
-        deadline: float,
         gaps: list[int],
         secret: str = "",
     ) -> None:
@@ -43,10 +43,10 @@ class StreamAttempt:
         self.relay = relay
         self._on_blocks = on_blocks
         self._timeouts = timeouts
-        self._deadline = deadline
         self._secret = secret
         self._reader = SseReader()
         self._held: list[Block] = []
+        self._held_bytes = 0
         self._error: WholeResponse | None = None
         self._gaps = gaps
         self._is_paused = False
@@ -54,9 +54,9 @@ class StreamAttempt:
         self._status = 0
         self._headers: Headers = ()
         self._waits_for = Fault.HEADERS_TIMEOUT
-        self._last = self._time()
-        self._timer = self._loop.call_at(min(self._last + timeouts.headers, deadline), self._look)
-        self.connection: Connection | None = None
+        self._last = 0.0  # when the upstream last gave a sign of life, or was asked
+        self._timer: asyncio.TimerHandle | None = None
+        self._connection: Connection | None = None
         #: Loop time of the first piece of the answer, 0.0 before it.
         self.first_token_at = 0.0
         #: Done with the first piece of the answer; or fails with `UpstreamFailed`.
@@ -64,19 +64,26 @@ class StreamAttempt:
         #: Done when the answer is whole; or fails with `UpstreamFailed` after `begun`.
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
+    def sent(self, connection: Connection) -> None:
+        """The request is on its way over `connection`: the time for the response's headers runs."""
+        self._connection = connection
+        self._last = self._time()
+        self._arm(self._last + self._timeouts.headers)
+        if self._is_paused:
+            connection.pause()
+
     # ResponseSink
 
     def head(self, status: int, headers: Headers) -> None:
         self._status, self._headers = status, headers
-        self._last = self._time()
-        self._waits_for = Fault.FIRST_TOKEN_TIMEOUT
-        kind = _content_type(headers)
         if status != 200:
             self._error = WholeResponse(MAX_ERROR_BYTES)
             self._error.head(status, headers)
-        elif not kind.startswith("text/event-stream"):
-            self._fail(Failure(Fault.MALFORMED, f'answered with content-type "{kind}", expected an event stream', 200))
+        elif (unreadable := why_unreadable(headers, "text/event-stream")) is not None:
+            self._fail(unreadable)
         else:
+            self._last = self._time()
+            self._waits_for = Fault.FIRST_TOKEN_TIMEOUT
             self._arm(self._last + self._timeouts.first_token)
 
     def data(self, data: bytes) -> None:
@@ -105,8 +112,7 @@ class StreamAttempt:
                 self._last = now
                 self._on_blocks(blocks, self.relay.progress is Progress.ENDED)
             else:
-                self._last = now
-                self._hold(blocks)
+                failure = self._hold(blocks, now) or failure
         if failure is not None:
             self._fail(failure)
         elif self.relay.progress is Progress.ENDED:
@@ -124,7 +130,9 @@ class StreamAttempt:
     def lost(self, failure: Failure) -> None:
         if self._is_over:
             return
-        if self.relay.progress is Progress.FINISHED:
+        if self._error is not None:
+            self._fail_with_response(self._error)  # the status has said it
+        elif self.relay.progress is Progress.FINISHED:
             self._finish()  # all of the answer had come
         elif self.first_token_at:
             self._fail(replace(failure, message=f"{failure.message} after {self.relay.deltas} chunks"))
@@ -136,31 +144,44 @@ class StreamAttempt:
     def pause(self, is_paused: bool) -> None:
         """Stops or resumes reading from the upstream; while paused no limit between tokens runs."""
         self._is_paused = is_paused
-        self._last = self._time()
-        if self.connection is not None and not self._is_over:
+        if self.first_token_at:
+            self._last = self._time()
+        if self._connection is not None and not self._is_over:
             if is_paused:
-                self.connection.pause()
+                self._connection.pause()
             else:
-                self.connection.resume()
+                self._connection.resume()
 
     def cancel(self, failure: Failure) -> None:
         """Ends the attempt from our side and closes the upstream's connection."""
         self._fail(failure)
 
+    def abandon(self) -> None:
+        """Ends an attempt that nobody waits for."""
+        self.begun.cancel()
+        self._close()
+
     # inside
 
-    def _hold(self, blocks: list[Block]) -> None:
+    def _hold(self, blocks: list[Block], now: float) -> Failure | None:
+        """Keeps blocks back until one of them is a piece of the answer; gives what speaks against more of them."""
         self._held += blocks
-        if self.relay.progress is Progress.WAITING:
-            return
+        self._held_bytes += sum(map(len, blocks))
+        if self.relay.progress is Progress.WAITING or (
+            self.relay.progress is Progress.FAILED and not self.relay.deltas
+        ):
+            if self._held_bytes <= MAX_HELD_BYTES:
+                return None
+            return Failure(Fault.TOO_LARGE, f"more than {MAX_HELD_BYTES} bytes came before the first token")
         held, self._held = self._held, []
-        self.first_token_at = self._last
+        self._last = self.first_token_at = now
         if self._waits_for is Fault.FIRST_TOKEN_TIMEOUT:
             self._waits_for = Fault.BETWEEN_TOKENS_TIMEOUT
             self._arm(self._last + self._timeouts.between_tokens)
         self._on_blocks(held, self.relay.progress is Progress.ENDED)
         if not self.begun.done():
             self.begun.set_result(None)
+        return None
 
     def _finish(self) -> None:
         """The upstream has no more to say: the answer is whole, or it was cut."""
@@ -173,20 +194,27 @@ class StreamAttempt:
         self._end()
 
     def _end(self) -> None:
+        if self._is_over:
+            return
         self._is_over = True
-        self._timer.cancel()
+        self._disarm()
+        if self._connection is not None:
+            self._connection.release()
         if not self.ended.done():
             self.ended.set_result(None)
-        if self.connection is not None:
-            self.connection.release()
+
+    def _close(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._disarm()
+        if self._connection is not None:
+            self._connection.close()
 
     def _fail(self, failure: Failure) -> None:
         if self._is_over:
             return
-        self._is_over = True
-        self._timer.cancel()
-        if self.connection is not None:
-            self.connection.close()
+        self._close()
         waiter = self.ended if self.begun.done() else self.begun
         if not waiter.done():
             waiter.set_exception(UpstreamFailed(failure))
@@ -194,12 +222,15 @@ class StreamAttempt:
     def _fail_with_response(self, response: WholeResponse) -> None:
         response.end()
         body = b"" if response.complete.exception() else response.complete.result()[1]
-        failure = read_error(self._status, _content_type(self._headers), body, secret=self._secret)
-        self._fail(replace(failure, retry_after=read_retry_after(dict(self._headers))))
+        self._fail(why_refused(self._status, self._headers, body, secret=self._secret))
 
     def _arm(self, at: float) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_at(min(at, self._deadline), self._look)
+        self._disarm()
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _look(self) -> None:
         """A limit may have passed; it is measured from the last sign of life, so that no chunk moves a timer."""
@@ -211,8 +242,8 @@ class StreamAttempt:
             Fault.CUT: self._timeouts.after_finish,
         }
         limit = limits[self._waits_for]
-        if now >= self._deadline:
-            self._fail(Failure(Fault.TOTAL_TIMEOUT, "the answer was not complete within the total time"))
+        if self._error is not None:
+            self._fail_with_response(self._error)
         elif self._is_paused or now < self._last + limit:
             self._arm((now if self._is_paused else self._last) + limit)
         elif self._waits_for is Fault.CUT:
@@ -228,5 +259,26 @@ _TOO_SLOW = {
 }
 
 
-def _content_type(headers: Headers) -> str:
-    return dict(headers).get(b"content-type", b"").decode("latin-1").lower()
+def why_refused(status: int, headers: Headers, body: bytes, *, secret: str) -> Failure:
+    """What a response says whose status is not 200."""
+    if 300 <= status < 400:
+        place = without_secrets(_header(headers, b"location").partition("?")[0], secret)[:500]
+        message = f'answered {status}, a redirect to "{place}": base_url must be the address that answers itself'
+        return Failure(Fault.MALFORMED, message, status)
+    failure = read_error(status, _header(headers, b"content-type").lower(), body, secret=secret)
+    return replace(failure, retry_after=read_retry_after(dict(headers)))
+
+
+def why_unreadable(headers: Headers, expected: str) -> Failure | None:
+    """What is wrong with the body that the headers of a 200 announce; None if it is `expected`, or does not say."""
+    coding = _header(headers, b"content-encoding").lower()
+    if coding not in ("", "identity"):
+        return Failure(Fault.MALFORMED, f'answered with content-encoding "{coding}" though "identity" was asked for')
+    kind = _header(headers, b"content-type").lower()
+    if expected and not kind.startswith(expected):
+        return Failure(Fault.MALFORMED, f'answered with content-type "{kind}", expected "{expected}"')
+    return None
+
+
+def _header(headers: Headers, name: bytes) -> str:
+    return dict(headers).get(name, b"").decode("latin-1").strip()

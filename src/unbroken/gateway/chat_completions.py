@@ -10,7 +10,6 @@ from unbroken.chat.stream import Offset, StreamId
 from unbroken.gateway.call import Call, ClientLeft
 from unbroken.gateway.follow import Ending, StreamFollower
 from unbroken.gateway.produce import Producer
-from unbroken.rules.lifecycle import State
 from unbroken.rules.outcome import api_error
 from unbroken.wire.openai_chat.request import read_request
 
@@ -27,6 +26,8 @@ async def create_chat_completion(gateway: "Gateway", call: Call, key_name: str) 
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(_unknown_model(request.model, await gateway.model_names()))
     stream = StreamId(f"chatcmpl-{secrets.token_hex(14)}")
+    if call.connection.is_lost:
+        raise ClientLeft
     producer = Producer(request, stream, gateway.means)
     gateway.producers.add(producer)
     try:
@@ -41,19 +42,15 @@ async def _send_answer(gateway: "Gateway", call: Call, producer: Producer, strea
     try:
         answer = await producer.answer()
     except UpstreamFailed as failed:
-        producer.account.failure = failed.failure
-        await call.respond_error(api_error(failed.failure, producer.account.upstream))
-    except asyncio.CancelledError:
-        if producer.stopped is None:
-            raise
-        _forget_cancellation()
-        producer.account.failure = producer.stopped
-        if producer.stopped is LEFT:
-            raise ClientLeft from None
-        await call.respond_error(api_error(producer.stopped))
+        await _refuse(call, producer, failed.failure)
     else:
-        producer.state = State.FINISHED
         await call.respond_json(answer.body)
+
+
+async def _refuse(call: Call, producer: Producer, failure: Failure) -> None:
+    if failure is LEFT:
+        raise ClientLeft
+    await call.respond_error(api_error(failure, producer.account.upstream))
 
 
 async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:
@@ -61,18 +58,19 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
     call.connection.on_lost = lambda: producer.stop(LEFT)
     gateway.metrics.open_streams += 1
     try:
-        await _wait_until_begun(producer, gateway.settings.keep_alive.first)
-        if producer.state in (State.FAILED, State.CANCELLED) and producer.account.failure is not None:
+        keep_alive = gateway.settings.keep_alive
+        await _wait_until_begun(producer, keep_alive.first)
+        # What the log holds decides, not how the stream stands by now: what is in it has to reach the client.
+        if producer.begun.done() and not producer.begun.result():
             await production
-            if producer.account.failure is LEFT:
-                raise ClientLeft
-            await call.respond_error(api_error(producer.account.failure, producer.account.upstream))
-            return
+            assert producer.account.failure is not None
+            return await _refuse(call, producer, producer.account.failure)
         await call.begin_event_stream()
         follower = StreamFollower(
             call.connection,
-            first_comment=gateway.settings.keep_alive.first if producer.begun.done() else 0.0,
-            comment_every=gateway.settings.keep_alive.every,
+            first_comment=keep_alive.first,
+            comment_every=keep_alive.every,
+            is_late=not producer.begun.done(),
             on_pause=producer.pause,
         )
         unfollow = gateway.log.follow(stream, Offset(0), follower.feed)
@@ -121,8 +119,3 @@ def _unknown_model(model: str, known: list[str]) -> ApiError:
     shown = ", ".join(known[:50]) or "none: see `unbroken doctor`"
     message = f"The model '{model[:200]}' does not exist here. Models that do: {shown}."
     return ApiError(404, message, "invalid_request_error", "model_not_found", "model")
-
-
-def _forget_cancellation() -> None:
-    if task := asyncio.current_task():
-        task.uncancel()

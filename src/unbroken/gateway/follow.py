@@ -28,8 +28,10 @@ class StreamFollower:
         *,
         first_comment: float,
         comment_every: float,
+        is_late: bool,
         on_pause: Callable[[bool], None],
     ) -> None:
+        """`is_late` says that the client has waited for the first comment already."""
         self._loop = asyncio.get_running_loop()
         self._transport = connection.transport
         self._write = connection.transport.write
@@ -38,7 +40,7 @@ class StreamFollower:
         self._comment_every = comment_every
         self._wrote_at = self._time()
         self._commented = False
-        self._timer = self._loop.call_later(first_comment, self._look)
+        self._timer = self._loop.call_later(0.0 if is_late else first_comment, self._look, is_late)
         self._is_paused = False
         self._on_pause = on_pause
         #: Done when there is nothing more to write.
@@ -58,10 +60,10 @@ class StreamFollower:
         if ends:
             self._end(Ending.ENDED)
 
-    def _look(self) -> None:
+    def _look(self, is_due: bool = False) -> None:
         due = self._wrote_at + (self._comment_every if self._commented else self._first_comment)
         now = self._time()
-        if now >= due:
+        if is_due or now >= due:
             if not self._is_paused:
                 self._write(b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE))
             self._wrote_at, self._commented = now, True

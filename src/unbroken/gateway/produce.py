@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Block, Epoch, StreamId
 from unbroken.chat.usage import Usage
-from unbroken.gateway.attempt import StreamAttempt
+from unbroken.gateway.attempt import StreamAttempt, why_refused, why_unreadable
 from unbroken.gateway.metrics import Metrics
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.rules.lifecycle import State, Step, next_state
@@ -22,9 +22,8 @@ from unbroken.store.log import LogError, StreamLog
 from unbroken.upstream.http import WholeResponse
 from unbroken.wire.openai_chat.answer import Answer, relay_answer
 from unbroken.wire.openai_chat.chunks import ChunkRelay
-from unbroken.wire.openai_chat.errors import read_error, write_error_event
+from unbroken.wire.openai_chat.errors import write_error_event
 from unbroken.wire.openai_chat.request import write_request
-from unbroken.wire.retry_after import read_retry_after
 
 T = TypeVar("T")
 
@@ -63,7 +62,6 @@ class Producer:
         self._request = request
         self._stream = stream
         self._means = means
-        self._deadline = self._loop.time() + means.timeouts.total
         self._created = int(means.now())
         self._attempt: StreamAttempt | None = None
         self._epoch = Epoch(0)
@@ -75,8 +73,8 @@ class Producer:
         self.account = Account()
         #: When an upstream was last asked, or last said anything; loop time.
         self.heard_at = self._loop.time()
-        #: Done when the first piece of the answer is in the log, or when it is clear that none will be.
-        self.begun: asyncio.Future[None] = self._loop.create_future()
+        #: True when the first piece of the answer is in the log, False when it is clear that none will be.
+        self.begun: asyncio.Future[bool] = self._loop.create_future()
 
     async def answer(self) -> Answer:
         """The whole answer of the first upstream that gives one.
@@ -84,27 +82,44 @@ class Producer:
         Raises:
             UpstreamFailed: none did.
         """
-        self._task = asyncio.current_task()
-        answer = await self._first_to(self._ask_for_answer)
+        limit = self._begin()
+        try:
+            answer, _ = await self._first_to(self._ask_for_answer)
+        except UpstreamFailed as failed:
+            self._note_failure(failed.failure)
+            raise
+        except asyncio.CancelledError:
+            if self.stopped is None or self._task is None:
+                raise
+            self._task.uncancel()  # it was `stop`: the task that called us goes on
+            self._note_failure(self.stopped)
+            raise UpstreamFailed(self.stopped) from None
+        finally:
+            limit.cancel()
+        self.state = next_state(next_state(self.state, Step.CONTENT), Step.FINISH)
         self.account.usage = answer.usage
         return answer
 
     async def write_stream(self) -> None:
         """Writes the log of the stream to its end; a failure becomes its terminal block."""
-        self._task = asyncio.current_task()
+        limit = self._begin()
         self._epoch = self._means.log.create(self._stream, keep=False)
         try:
-            attempt = await self._first_to(self._ask_for_stream)
-            await self._see_through(attempt)
+            attempt, upstream = await self._first_to(self._ask_for_stream)
+            await self._see_through(attempt, upstream)
         except UpstreamFailed as failed:
             self._end_with(failed.failure)
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise
             self._end_with(self.stopped)
+        except Exception:  # the task's root: whatever it is, the reader must not wait for ever
+            self._end_with(Failure(Fault.INTERNAL, "the gateway has failed; its log says how"))
+            raise
         finally:
+            limit.cancel()
             if not self.begun.done():
-                self.begun.set_result(None)
+                self.begun.set_result(False)
 
     def pause(self, is_paused: bool) -> None:
         """Stops or resumes reading from the upstream."""
@@ -121,32 +136,44 @@ class Producer:
             elif self._task is not None:
                 self._task.cancel()
 
-    async def _first_to(self, ask: Callable[[Target, Upstream], Awaitable[T]]) -> T:
-        """What the first upstream gives that does not fail; upstreams, order and patience as the rules say."""
+    def _begin(self) -> asyncio.TimerHandle:
+        """Makes this task the producer's; gives the timer of the total limit."""
+        self._task = asyncio.current_task()
+        total = self._means.timeouts.total
+        late = Failure(Fault.TOTAL_TIMEOUT, f"the answer was not complete within {total:g} s")
+        return self._loop.call_later(total, self.stop, late)
+
+    async def _first_to(self, ask: Callable[[Target, Upstream], Awaitable[T]]) -> tuple[T, Upstream]:
+        """What the first upstream gives that does not fail, and which; order and patience as the rules say."""
         upstreams, policy = self._means.upstreams, self._means.retries
-        candidates = upstreams.candidates(self._request.model, self._loop.time())
+        # Resolved once: a reload may take an upstream out of the table, not out of an answer (FAULTS.md 44).
+        candidates = [
+            (target, upstreams.get(target.upstream))
+            for target in upstreams.candidates(self._request.model, self._loop.time())
+        ]
         if not candidates:
             raise UpstreamFailed(self._nobody_left())
         failures: list[tuple[Failure, str]] = []
         at = tries_here = 0
         while True:
-            target = candidates[at]
-            upstream = upstreams.get(target.upstream)
+            target, upstream = candidates[at]
             tries_here += 1
             self.account.attempts += 1
             self.account.upstream, self.account.model = target.upstream, target.public
             self.heard_at = self._loop.time()
             upstreams.began(upstream, self.heard_at)
-            failure: Failure | None = Failure(Fault.CLIENT_LEFT, "the client has gone")
+            failure: Failure | None = Failure(Fault.CLIENT_LEFT, "given up")
             try:
                 given = await ask(target, upstream)
                 failure = None
-                return given
+                return given, upstream
             except UpstreamFailed as failed:
-                failure = failed.failure
+                failure = upstream.without_secrets(failed.failure)
             finally:
                 if failure is not None or not self._request.stream:
                     upstreams.ended(upstream, failure, self._loop.time())
+            if self.stopped is not None:
+                raise UpstreamFailed(self.stopped)
             self.heard_at = self._loop.time()
             failures.append((failure, upstream.name))
             if failure.fault is Fault.STALE:
@@ -161,7 +188,7 @@ class Producer:
                 chance=self._means.chance(),
             ):
                 case RetryAfter(seconds):
-                    await asyncio.sleep(min(seconds, max(self._deadline - self._loop.time(), 0)))
+                    await asyncio.sleep(seconds)
                 case TryNext():
                     at, tries_here = at + 1, 0
                 case GiveUp():
@@ -173,20 +200,15 @@ class Producer:
         sink = WholeResponse()
         body = write_request(self._request, model=target.model, ask_usage=False)
         connection = await client.post("/chat/completions", body, sink, accept="application/json")
-        late = Failure(Fault.TOTAL_TIMEOUT, "the answer was not complete within the total time")
-        timer = self._loop.call_at(self._deadline, sink.lost, late)
         try:
             status, answer = await sink.complete
         except BaseException:
             connection.close()
             raise
-        finally:
-            timer.cancel()
-        headers = dict(sink.headers)
         if status != 200:
-            kind = headers.get(b"content-type", b"").decode("latin-1").lower()
-            failure = read_error(status, kind, answer, secret=upstream.secret)
-            raise UpstreamFailed(replace(failure, retry_after=read_retry_after(headers)))
+            raise UpstreamFailed(why_refused(status, sink.headers, answer, secret=upstream.secret))
+        if (unreadable := why_unreadable(sink.headers, "")) is not None:
+            raise UpstreamFailed(unreadable)
         return relay_answer(answer, self._stream, target.public, created=self._created, secret=upstream.secret)
 
     async def _ask_for_stream(self, target: Target, upstream: Upstream) -> StreamAttempt:
@@ -204,32 +226,29 @@ class Producer:
             relay,
             self._append,
             self._means.timeouts,
-            deadline=self._deadline,
             gaps=self._means.metrics.answered(target.public, target.upstream).gaps.counts,
             secret=upstream.secret,
         )
         try:
             connection = await client.post("/chat/completions", body, attempt, accept="text/event-stream")
-            attempt.connection = connection
             self._attempt = attempt
-            if self._is_paused:
-                attempt.pause(True)
+            attempt.pause(self._is_paused)
+            attempt.sent(connection)
             await attempt.begun
         except BaseException:
-            attempt.cancel(Failure(Fault.CLIENT_LEFT, "given up"))
+            attempt.abandon()
             self._attempt = None
             raise
         return attempt
 
-    async def _see_through(self, attempt: StreamAttempt) -> None:
+    async def _see_through(self, attempt: StreamAttempt, upstream: Upstream) -> None:
         """Waits for the end of an answer that has begun, and books it."""
-        upstream = self._means.upstreams.get(self.account.upstream)
         failure: Failure | None = None
         try:
             await attempt.ended
         except UpstreamFailed as failed:
-            failure = failed.failure
-            raise
+            failure = upstream.without_secrets(failed.failure)
+            raise UpstreamFailed(failure) from None
         finally:
             relay = attempt.relay
             self.account.first_token_at = attempt.first_token_at
@@ -237,21 +256,24 @@ class Producer:
             self._means.upstreams.ended(upstream, failure, self._loop.time())
 
     def _append(self, blocks: Sequence[Block], ends: bool) -> None:
-        if self.state is State.ACCEPTED:
-            self.state = next_state(self.state, Step.CONTENT)
-            self.begun.set_result(None)
-        if ends:
-            self.state = next_state(self.state, Step.FINISH)
         try:
             self._means.log.append(self._stream, self._epoch, blocks, ends=ends)
         except LogError as error:
-            self.stop(Failure(Fault.INTERNAL, str(error)))
+            return self.stop(Failure(Fault.INTERNAL, str(error)))
+        if self.state is State.ACCEPTED:
+            self.state = next_state(self.state, Step.CONTENT)
+            self.begun.set_result(True)
+        if ends:
+            self.state = next_state(self.state, Step.FINISH)
 
-    def _end_with(self, failure: Failure) -> None:
-        """The terminal block of a stream that failed: the dialect's error event (law 1)."""
+    def _note_failure(self, failure: Failure) -> None:
         self.account.failure = failure
         has_left = failure.fault is Fault.CLIENT_LEFT
         self.state = next_state(self.state, Step.CANCEL if has_left else Step.FAIL)
+
+    def _end_with(self, failure: Failure) -> None:
+        """The terminal block of a stream that failed: the dialect's error event (law 1)."""
+        self._note_failure(failure)
         block = write_error_event(api_error(failure, self.account.upstream))
         with suppress(LogError):  # if nobody may add to it any more, what was sent stays as it is
             self._means.log.append(self._stream, self._epoch, [block], ends=True)
@@ -264,5 +286,4 @@ class Producer:
     def _told(self, failures: Sequence[tuple[Failure, str]]) -> Failure:
         telling = most_telling([failure for failure, _ in failures])
         self.account.upstream = next(name for failure, name in failures if failure is telling)
-        self.account.failure = telling
         return telling

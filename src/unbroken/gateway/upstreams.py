@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import msgspec
 
@@ -31,6 +32,10 @@ NOT_ITS_FAULT = frozenset(
 )
 
 
+#: Characters of a configured header's value from which it may be a secret; `true` or `beta=2` are none.
+MIN_SECRET = 8
+
+
 class Upstream:
     """One upstream: how to reach it, and how it fares."""
 
@@ -41,6 +46,8 @@ class Upstream:
         self.breaker = Breaker(retries.breaker_failures, retries.breaker_cooldown)
         self.open_requests = 0
         self._connect_timeout = connect_timeout
+        # Headers may hold keys too, such as an `api-key` of their own kind.
+        self._secrets = [value for value in (self.secret, *settings.headers.values()) if len(value) >= MIN_SECRET]
         self.engine: Engine | None = _new_engine(settings) if settings.engine else None
         self._client: HttpClient | None = (
             None if self.engine else self._new_client(settings.base_url, None, self.secret)
@@ -66,6 +73,24 @@ class Upstream:
             self._engine_address, self.secret = address, address.key
             self._client = self._new_client(address.base_url, address.path, address.key)
         return self._client
+
+    def adopt(self, retries: RetrySettings, connect_timeout: float) -> None:
+        """Takes bounds that a reload has changed."""
+        self.breaker = replace(
+            self.breaker, failures_to_open=retries.breaker_failures, cooldown=retries.breaker_cooldown
+        )
+        self._connect_timeout = connect_timeout
+        if self._client is not None:
+            self._client.connect_timeout = connect_timeout
+
+    def without_secrets(self, failure: Failure) -> Failure:
+        """The failure with what we authenticate with blotted out of the upstream's words (law 10)."""
+        if not any(secret in failure.message for secret in self._secrets):
+            return failure
+        message = failure.message
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        return replace(failure, message=message)
 
     async def listed_models(self) -> list[dict[str, object]]:
         """What the server says it serves, its own objects; empty where it does not say."""
@@ -139,6 +164,7 @@ class Upstreams:
             known = former.get(wanted.name)
             if known is not None and known.settings == wanted:
                 self._by_name[wanted.name] = former.pop(wanted.name)
+                known.adopt(settings.retries, settings.timeouts.connect)
             else:
                 self._by_name[wanted.name] = Upstream(wanted, settings.retries, settings.timeouts.connect)
         for upstream in former.values():

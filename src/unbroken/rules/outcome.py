@@ -36,9 +36,12 @@ STATUS: Mapping[Fault, int] = {
 #: Faults whose status the client gets as the upstream gave it, with the upstream's own words.
 CALLERS_OWN = (Fault.BAD_REQUEST, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY)
 
+#: Faults of the gateway: no upstream is to blame for them.
+GATEWAYS_OWN = (Fault.NO_UPSTREAM, Fault.CLIENT_LEFT, Fault.SHUTTING_DOWN, Fault.INTERNAL)
+
 
 def api_error(failure: Failure, upstream: str = "") -> ApiError:
-    """The error for the client; `upstream` is named where the fault is not the caller's."""
+    """The error for the client; `upstream` is named where the fault is an upstream's."""
     status = STATUS[failure.fault]
     keeps_status = failure.fault in CALLERS_OWN or failure.fault is Fault.SERVER_ERROR
     if keeps_status and 400 <= failure.status < 600 and failure.status not in (408, 409):
@@ -50,6 +53,9 @@ def api_error(failure: Failure, upstream: str = "") -> ApiError:
         kind = failure.type or "invalid_request_error"
         code = failure.code or (failure.fault.value if failure.fault is not Fault.BAD_REQUEST else None)
         return ApiError(status, failure.message, kind, code, failure.param, headers)
-    message = f'upstream "{upstream}": {failure.message}' if upstream else failure.message
+    names_it = upstream and failure.fault not in GATEWAYS_OWN
+    message = f'upstream "{upstream}": {failure.message}' if names_it else failure.message
+    if failure.fault is Fault.UNAUTHORIZED:  # its words are about a key that the caller does not have
+        return ApiError(status, message, "server_error", failure.fault.value, None, headers)
     kind = failure.type or ("rate_limit_error" if status == 429 else "server_error")
     return ApiError(status, message, kind, failure.code or failure.fault.value, failure.param, headers)

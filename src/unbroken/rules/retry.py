@@ -108,8 +108,8 @@ def verdict(
     if attempts >= policy.attempts:
         return GiveUp()
     waits = failure.retry_after
-    too_long = waits is not None and waits > policy.retry_after_most
-    # With another upstream at hand nobody waits for a rate limit to pass.
+    # With another upstream at hand nobody waits longer than for a backoff.
+    too_long = waits is not None and waits > (policy.backoff_most if has_next else policy.retry_after_most)
     if tries_here <= (treatment.here if has_next else treatment.alone) and not too_long:
         return RetryAfter(waits if waits is not None else backoff(tries_here, policy, chance))
     return TryNext() if has_next and treatment.next else GiveUp()

@@ -1,44 +1,71 @@
 """The log in this process's memory: plain streams live here."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
 from unbroken.store.log import (
     MAX_STREAM_BYTES,
+    TERMINAL_BYTES,
     Follower,
+    OffsetUnknown,
     StaleEpoch,
     StreamEnded,
+    StreamExists,
     StreamTooLong,
     StreamUnknown,
 )
 
 
+class _Following:
+    __slots__ = ("at", "call")
+
+    def __init__(self, call: Follower, at: int) -> None:
+        self.call: Follower | None = call  # None once it is over
+        self.at = at  # offset of the last block that it has been given
+
+
 class _Stream:
-    __slots__ = ("blocks", "dropped", "ended", "epoch", "followers", "keep", "size")
+    __slots__ = ("blocks", "ended", "epoch", "followings", "had", "is_delivering", "keep", "last", "size")
 
     def __init__(self, keep: bool) -> None:
         self.keep = keep
         self.epoch = 1
-        self.blocks: list[Block] = []
-        self.dropped = 0  # blocks that stood before the first one held
+        self.blocks: list[Block] = []  # the latest ones; those before them have been dropped
+        self.last = 0  # offset of the last block
+        self.had = 0  # offset of the last block that some follower has had
         self.size = 0
         self.ended = False
-        self.followers: tuple[Follower, ...] = ()
+        self.is_delivering = False
+        self.followings: tuple[_Following, ...] = ()
+
+    def behind(self, after: int) -> list[Block]:
+        return self.blocks[len(self.blocks) - (self.last - after) :]
 
 
 class MemoryStreamLog:
-    """`StreamLog` without durability; see there for what each method promises."""
+    """`StreamLog` without durability; see there for what each method promises.
 
-    def __init__(self, max_stream_bytes: int = MAX_STREAM_BYTES) -> None:
+    `on_follower_error` hears what a follower raised; by default the running loop's exception handler does.
+    """
+
+    def __init__(
+        self,
+        max_stream_bytes: int = MAX_STREAM_BYTES,
+        *,
+        on_follower_error: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._streams: dict[StreamId, _Stream] = {}
         self._max_stream_bytes = max_stream_bytes
+        self._on_follower_error = on_follower_error or _tell_loop
+        self._errors: list[Exception] = []
 
     def __len__(self) -> int:
         return len(self._streams)
 
     def create(self, stream: StreamId, *, keep: bool) -> Epoch:
         if stream in self._streams:
-            raise ValueError(f"there is a stream {stream} already")
+            raise StreamExists(f"there is a stream {stream} already")
         self._streams[stream] = _Stream(keep)
         return Epoch(1)
 
@@ -48,53 +75,131 @@ class MemoryStreamLog:
         return Epoch(found.epoch)
 
     def append(self, stream: StreamId, epoch: Epoch, blocks: Sequence[Block], *, ends: bool = False) -> None:
-        found = self._find(stream)
+        found = self._streams.get(stream) or self._find(stream)
         if epoch != found.epoch:
-            raise StaleEpoch(f"stream {stream}: epoch {epoch} has been followed by {found.epoch}")
+            raise StaleEpoch(f"stream {stream}: epoch {epoch} was given, {found.epoch} is its owner's")
         if found.ended:
-            raise StreamEnded(f"stream {stream} has ended after {found.dropped + len(found.blocks)} blocks")
-        first = found.dropped + len(found.blocks) + 1
-        if found.keep or not found.followers:
-            size = found.size + sum(map(len, blocks))
-            if size > self._max_stream_bytes:
-                raise StreamTooLong(f"stream {stream}: more than {self._max_stream_bytes} bytes")
-            found.size = size
-            found.blocks.extend(blocks)
-        else:
-            found.dropped += len(blocks)
+            raise StreamEnded(f"stream {stream} has ended after {found.last} blocks")
+        if not blocks:
+            if ends:
+                raise ValueError(f"stream {stream}: an end without a terminal block")
+            return
+        size = found.size + (len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks)))
+        if size > self._max_stream_bytes and (not ends or size > self._max_stream_bytes + TERMINAL_BYTES):
+            raise StreamTooLong(f"stream {stream}: more than {self._max_stream_bytes} bytes")
+        first = Offset(found.last + 1)
+        found.size = size
+        found.blocks += blocks
+        found.last = last = found.last + len(blocks)
         found.ended = ends
-        for follower in found.followers:
-            follower(Offset(first), blocks, ends)
+        if found.followings and not found.is_delivering:
+            found.is_delivering = True
+            try:
+                for following in found.followings:
+                    following.at = last
+                    if (call := following.call) is not None:
+                        try:
+                            call(first, blocks, ends)
+                            found.had = last
+                        except Exception as error:
+                            self._part_with(found, following, error)
+                if found.last != last:
+                    self._catch_up(found)
+            finally:
+                found.is_delivering = False
+            if not found.keep:
+                _drop_what_was_had(found)
+            if self._errors:
+                self._tell_errors()
 
     def read(self, stream: StreamId, after: Offset) -> list[Entry]:
         found = self._find(stream)
-        skipped = max(after - found.dropped, 0)
-        first = found.dropped + skipped + 1
-        return [Entry(Offset(first + n), block) for n, block in enumerate(found.blocks[skipped:])]
+        self._check(stream, found, after)
+        return [Entry(Offset(after + n), block) for n, block in enumerate(found.behind(after), 1)]
 
     def follow(self, stream: StreamId, after: Offset, follower: Follower) -> Callable[[], None]:
         found = self._find(stream)
-        if after < found.dropped:
-            raise StreamUnknown(f"stream {stream}: blocks up to {found.dropped} are no longer held")
-        blocks = found.blocks[after - found.dropped :]
-        ended = found.ended
-        found.followers = (*found.followers, follower)
-        if not found.keep:
-            found.dropped += len(found.blocks)
-            found.blocks, found.size = [], 0
-        if blocks or ended:
-            follower(Offset(after + 1), blocks, ended)
-
-        def unfollow() -> None:
-            found.followers = tuple(other for other in found.followers if other is not follower)
-
-        return unfollow
+        self._check(stream, found, after)
+        following = _Following(follower, found.last)
+        if found.is_delivering:  # called by a follower: the delivery that is under way goes on with this one too
+            self._begin(stream, found, following, after)
+            return lambda: _unfollow(found, following)
+        found.is_delivering = True
+        try:
+            self._begin(stream, found, following, after)
+        finally:
+            try:
+                self._catch_up(found)
+            finally:
+                found.is_delivering = False
+            if not found.keep:
+                _drop_what_was_had(found)
+            self._tell_errors()
+        return lambda: _unfollow(found, following)
 
     def forget(self, stream: StreamId) -> None:
-        self._streams.pop(stream, None)
+        if (found := self._streams.pop(stream, None)) is not None:
+            for following in found.followings:
+                _unfollow(found, following)
 
     def _find(self, stream: StreamId) -> _Stream:
         found = self._streams.get(stream)
         if found is None:
             raise StreamUnknown(f"there is no stream {stream}")
         return found
+
+    @staticmethod
+    def _check(stream: StreamId, found: _Stream, after: int) -> None:
+        first_held = found.last - len(found.blocks) + 1
+        if after > found.last:
+            raise OffsetUnknown(f"stream {stream} has {found.last} blocks, and {after} is beyond them")
+        if after < first_held - 1:
+            raise OffsetUnknown(f"stream {stream}: {after + 1} is asked for, blocks before {first_held} are not held")
+
+    def _begin(self, stream: StreamId, found: _Stream, following: _Following, after: Offset) -> None:
+        """Gives a new follower what is there, and then counts it among the others."""
+        if following.call is not None and (after < found.last or found.ended):
+            following.call(Offset(after + 1), found.behind(after), found.ended)
+            found.had = max(found.had, following.at)
+        if self._streams.get(stream) is found:  # not forgotten by that call
+            found.followings = (*found.followings, following)
+
+    def _catch_up(self, found: _Stream) -> None:
+        """Delivers what followers have appended while they were called."""
+        while late := [following for following in found.followings if following.at < found.last]:
+            for following in late:
+                at, following.at = following.at, found.last
+                if (call := following.call) is not None:
+                    try:
+                        call(Offset(at + 1), found.behind(at), found.ended)
+                        found.had = max(found.had, following.at)
+                    except Exception as error:
+                        self._part_with(found, following, error)
+
+    def _part_with(self, found: _Stream, following: _Following, error: Exception) -> None:
+        _unfollow(found, following)
+        self._errors.append(error)
+
+    def _tell_errors(self) -> None:
+        """Tells what followers raised, once every other follower has its blocks."""
+        while self._errors:
+            self._on_follower_error(self._errors.pop(0))
+
+
+def _unfollow(found: _Stream, following: _Following) -> None:
+    following.call = None  # also in a delivery that is under way
+    found.followings = tuple(other for other in found.followings if other is not following)
+
+
+def _drop_what_was_had(found: _Stream) -> None:
+    if found.had == found.last:
+        found.blocks.clear()
+        found.size = 0
+    else:
+        del found.blocks[: len(found.blocks) - (found.last - found.had)]
+        found.size = sum(map(len, found.blocks))
+
+
+def _tell_loop(error: Exception) -> None:
+    context = {"message": "a follower of a stream failed", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)

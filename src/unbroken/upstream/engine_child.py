@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,9 +60,10 @@ def main() -> None:
         return _report(reports, EngineReport(is_ready=False, failure=str(error)))
     except OSError as error:
         return _report(reports, EngineReport(is_ready=False, failure=f'"{error.filename}": {error.strerror}'))
+    wait_for_end = _listen_for_end(order.parent)
     port = 0 if order.socket_path else int(str(server.listening_address).rpartition(":")[2])
     _report(reports, EngineReport(is_ready=True, port=port))
-    _wait_for_end(order.parent)
+    wait_for_end()
     _remove_socket(order.socket_path)
     os._exit(0)  # llama.cpp's own way out waits for its open connections
 
@@ -91,7 +93,7 @@ def _parameters(params: Any, order: EngineOrder, plan: EnginePlan) -> Any:
     params.port = 1 if order.socket_path else 0  # a unix socket has none, but is refused with 0
     params.api_keys = [order.key]
     params.n_threads_http = HTTP_THREADS
-    params.sse_ping_interval = -1  # the gateway has its own
+    params.sse_ping_interval = 1  # second: a reader who leaves before the first token is noticed by a failed write only
     params.ui = False
     params.cors_origins = params.cors_methods = params.cors_headers = ""
     params.cors_credentials = False
@@ -123,16 +125,16 @@ def _end_with_parent(parent: int, sign: signal.Signals) -> None:
             os._exit(1)  # it died before we asked
 
 
-def _wait_for_end(parent: int) -> None:
+def _listen_for_end(parent: int) -> Callable[[], object]:
+    """Takes SIGTERM over; gives what waits for it or for the end of stdin."""
     if sys.platform == "win32":  # pragma: no cover
-        sys.stdin.buffer.read()
-        return
+        return sys.stdin.buffer.read
     waking, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    _end_with_parent(parent, signal.SIGTERM)
-    select.select([sys.stdin.buffer, waking], [], [])
+    _end_with_parent(parent, signal.SIGTERM)  # from here on its death is no reason to leave a socket behind
+    return lambda: select.select([sys.stdin.buffer, waking], [], [])
 
 
 def _remove_socket(path: str | None) -> None:

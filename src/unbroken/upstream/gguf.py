@@ -161,7 +161,8 @@ class _Cursor:
     def _scalar(self, kind: int) -> Scalar:
         if kind == _STRING:
             return self.text()
-        value: Scalar = struct.unpack(_NUMBERS[kind], self.take(_width(kind)))[0]
+        data = self.take(_width(kind))
+        value: Scalar = struct.unpack(_NUMBERS[kind], data)[0]
         return value
 
 

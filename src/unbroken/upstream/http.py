@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self.is_reused = False
         self.is_closed = False
         self._paused = False
+        self._early = b""  # what came before anything was asked: a server that is full says so at once
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -76,7 +77,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._has_head = self._is_complete = self._is_framed = False
         self._keeps_alive = False
-        self._transport.write(request)
+        if self._early or self.is_closed:
+            asyncio.get_running_loop().call_soon(self._receive_early)  # once the caller knows its connection
+        if not self.is_closed:
+            self._transport.write(request)
 
     def pause(self) -> None:
         """Stops reading: the upstream is slowed by its full socket."""
@@ -111,28 +115,33 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._sink is None:
-            return self.close()  # an idle upstream has nothing to say
+            return self._take_unasked(data)
         if not self._has_head:
             self._head_bytes += len(data)
+        problem: Failure | None = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            return self._break(Failure(Fault.MALFORMED, f"the response is not HTTP: {error}"))
+            problem = Failure(Fault.MALFORMED, f"the response is not HTTP: {error}")
         if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
-            return self._break(
-                Failure(Fault.TOO_LARGE, f"the response's headers are larger than {MAX_HEAD_BYTES} bytes")
-            )
+            problem = Failure(Fault.TOO_LARGE, f"the response's headers are larger than {MAX_HEAD_BYTES} bytes")
         if self._parts:
             parts, self._parts = self._parts, []
             self._sink.data(parts[0] if len(parts) == 1 else b"".join(parts))
         if self._is_complete and self._sink is not None:
             sink, self._sink = self._sink, None
+            self._keeps_alive &= problem is None  # what follows a whole response does not spoil it
             self._give_back()
             sink.end()
+        elif problem is not None:
+            self._break(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         self._pool.forget(self)
+        self._tell_lost(exc)
+
+    def _tell_lost(self, exc: Exception | None) -> None:
         sink, self._sink = self._sink, None
         if sink is None:
             return
@@ -173,9 +182,23 @@ class Connection(asyncio.Protocol):
         else:
             self._headers, self._is_framed = [], False
 
+    def _take_unasked(self, data: bytes) -> None:
+        """Bytes while no request is under way: from a new connection they are its first answer, from an idle one junk."""
+        if self.is_reused or len(self._early) + len(data) > MAX_HEAD_BYTES:
+            return self.close()
+        self._early += data
+
+    def _receive_early(self) -> None:
+        early, self._early = self._early, b""
+        if early and self._sink is not None:
+            self.data_received(early)
+        if self.is_closed:
+            self._tell_lost(None)
+
     def _give_back(self) -> None:
         self.resume()
-        if self._keeps_alive and not self._transport.is_closing():
+        has_sent_all = not self._transport.get_write_buffer_size()  # it may answer before it has read the request
+        if self._keeps_alive and has_sent_all and not self._transport.is_closing():
             self._pool.give_back(self)
         else:
             self.close()
@@ -211,7 +234,7 @@ class HttpClient:
         self._heads: dict[str, bytes] = {}
         self._idle: list[Connection] = []
         self._max_idle = max_idle
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout
         self._is_closed = False
 
     async def post(self, path: str, body: bytes, sink: ResponseSink, *, accept: str = "*/*") -> Connection:
@@ -286,16 +309,19 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         at = self.address
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(self.connect_timeout):
                 if at.unix_path is not None:
                     _, made = await loop.create_unix_connection(lambda: Connection(self), at.unix_path)
                 else:
                     _, made = await loop.create_connection(lambda: Connection(self), at.host, at.port, ssl=at.tls)
         except TimeoutError:
-            message = f"no connection to {at} within {self._connect_timeout:g} s"
+            message = f"no connection to {at} within {self.connect_timeout:g} s"
             raise UpstreamFailed(Failure(Fault.CONNECT_TIMEOUT, message)) from None
         except ssl.SSLCertVerificationError as error:
             message = f"the certificate of {at} is not trusted: {error.verify_message}"
+            raise UpstreamFailed(Failure(Fault.CONNECT, message)) from None
+        except ssl.SSLError as error:
+            message = f"no TLS connection to {at}: {error.reason or error}"
             raise UpstreamFailed(Failure(Fault.CONNECT, message)) from None
         except OSError as error:
             raise UpstreamFailed(Failure(Fault.CONNECT, f"cannot connect to {at}: {error.strerror or error}")) from None

@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
             for request in self._reader.feed(data):
                 self._director.receive(request)
                 self._waiting.append(request)
+                self._counters.waiting_requests += 1
             if len(self._waiting) > MAX_WAITING_REQUESTS:
                 raise ScriptError(f"more than {MAX_WAITING_REQUESTS} requests pipelined")
         except ScriptError as error:
@@ -75,6 +76,8 @@ class Connection(asyncio.Protocol):
         if self.answer is not None:
             self.answer.cancel()
         self.line.lost()
+        self._counters.waiting_requests -= len(self._waiting)
+        self._waiting.clear()
         self._director.connections.discard(self)
         self._counters.open_connections -= 1
         self._counters.changed()
@@ -90,6 +93,7 @@ class Connection(asyncio.Protocol):
     def _answer_next(self) -> None:
         if self.answer is None and self._waiting and not self.line.is_ending():
             request = self._waiting.popleft()
+            self._counters.waiting_requests -= 1
             keep_alive = (request.header("connection") or "").lower() != "close"
             self._open_answer(lambda: self._director.script_for(request), keep_alive=keep_alive)
 

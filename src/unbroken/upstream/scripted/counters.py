@@ -21,6 +21,7 @@ class Counters:
     connections: int = 0
     open_connections: int = 0
     requests: int = 0
+    waiting_requests: int = 0
     open_answers: int = 0
     blocked_answers: int = 0
     left: int = 0

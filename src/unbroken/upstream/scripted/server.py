@@ -143,7 +143,9 @@ class ScriptedUpstream:
 
     async def wait_until_idle(self, *, timeout: float = TIMEOUT) -> None:
         """Wait until no answer is open; connections may be."""
-        await self.counters.wait_for("no open answer", lambda: not self.open_answers, timeout)
+        await self.counters.wait_for(
+            "no open answer", lambda: not (self.open_answers or self.counters.waiting_requests), timeout
+        )
 
     async def wait_until_unconnected(self, *, timeout: float = TIMEOUT) -> None:
         """Wait until no connection is open."""

@@ -43,7 +43,6 @@ class Progress(Enum):
     OPEN = "open"
     FINISHED = "finished"  # every choice has its finish_reason; usage may still come
     ENDED = "ended"
-    FAILED = "failed"  # whatever is fed or finished from here on raises the same failure
 
 
 class ChunkRelay:
@@ -118,7 +117,7 @@ class ChunkRelay:
         return [DONE] if self._usage_chunk is None else [Block(write_data(self._usage_chunk)), DONE]
 
     def _fail(self, failure: Failure) -> Failure:
-        self.progress, self._failure, self._fill = Progress.FAILED, failure, None
+        self._failure, self._fill = failure, None  # the progress stays: it tells whether another may be asked
         return failure
 
     def _done(self) -> list[Block]:
@@ -185,10 +184,11 @@ class ChunkRelay:
     def _relay_without_choices(self, data: bytes, fields: Fields, usage: Raw | None) -> list[Block]:
         has_choices = fields.get("choices", NULL) != NULL
         chunk = self._envelope.relay(data, fields, None if has_choices else {"choices": _EMPTY})
-        if usage is None:
+        if fields.get("usage", NULL) == NULL:
             return [Block(write_data(chunk))]
-        if self._include_usage:
-            self._usage_chunk = chunk  # held: it is the last chunk, and only for those who asked
+        # Held: it is the last chunk, and only for those who asked. One that says nothing does not wipe out another.
+        if self._include_usage and (usage is not None or self._usage_chunk is None):
+            self._usage_chunk = chunk
         return []
 
     def _relay_choices(
