@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import sys
+import termios
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error,
 
 pytestmark = pytest.mark.anyio
 TIMEOUT = 60.0  # s; a Python process on a busy machine takes its time to start
+PROMPT = "\x1b[?2004h"  # bracketed paste is switched on: it waits for a line
 COMMAND = (sys.executable, "-m", "unbroken", "chat")
 
 
@@ -177,10 +179,13 @@ class Terminal:
 
     async def wait_for(self, said: str) -> str:
         """All that was shown up to where `said` ends; it will not be seen again."""
-        async with asyncio.timeout(TIMEOUT):
-            while said not in self._seen:
-                self._changed.clear()
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                while said not in self._seen:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise TimeoutError(f"waited for {said!r}, saw {self._seen!r}") from None
         before, _, self._seen = self._seen.partition(said)
         return before + said
 
@@ -200,6 +205,7 @@ class Terminal:
 @asynccontextmanager
 async def chatting(environment: dict[str, str], *arguments: str) -> AsyncIterator[tuple[Terminal, Process]]:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     process = await asyncio.create_subprocess_exec(
         *COMMAND, *arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
         preexec_fn=lambda: os.login_tty(os.dup(0)),
@@ -222,31 +228,31 @@ async def test_a_chat_on_a_terminal(environment: dict[str, str], upstream: Scrip
     upstream.script(text("**bold** and more") | hold_after(2, gate), text("one two") | hold_after(2, Gate()))
     async with chatting(environment) as (terminal, _):
         await terminal.wait_for("small at ")
-        await terminal.wait_for("> ")
+        await terminal.wait_for(PROMPT)
         terminal.type("Hello\r")
         await terminal.wait_for("bold")  # before the rest exists
-        assert gate is not None
         gate.open()
         await terminal.wait_for("and more")
         await terminal.wait_for("tok")
-        await terminal.wait_for("> ")
+        await terminal.wait_for(PROMPT)
         terminal.type("Count\r")
         await terminal.wait_for("one")
         terminal.type("\x03")
         await terminal.wait_for("Stopped")
         await upstream.wait_until_left()
+        await terminal.wait_for(PROMPT)
         terminal.type("\x04")
 
 
 async def test_ctrl_c_twice_leaves(environment: dict[str, str], upstream: ScriptedUpstream) -> None:
     upstream.script(text("one two") | hold_after(2, Gate()))
     async with chatting(environment, "-m", "large") as (terminal, _):
-        await terminal.wait_for("> ")
+        await terminal.wait_for(PROMPT)
         terminal.type("Count\r")
         await terminal.wait_for("one")
         terminal.type("\x03")
         await terminal.wait_for("Stopped")
-        await terminal.wait_for("> ")
+        await terminal.wait_for(PROMPT)
         terminal.type("\x03")
 
 

@@ -100,6 +100,7 @@ async def test_a_conversation_is_saved_and_loaded(chat: Chat, tmp_path: Path) ->
     await chat.type("Hello", f"/save {file}", "/save", "/save", "/save /nowhere/x")
     saved = chat.session.conversation
     shown = await chat.type("/new", f"/load {file}", "/load", "/load /nowhere", f"/load {tmp_path / 'chat.md'}")
+    shown = " ".join(shown.split())
     assert chat.session.conversation == saved
     assert "Loaded 1 turn from" in shown
     assert (tmp_path / "chat.md").read_text().startswith("## You\n\nHello\n\n## small")

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from unbroken.upstream.scripted import ScriptedUpstream, cut_after, error, hold_after, text
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +17,8 @@ async def test_a_whole_answer_comes_with_our_id_and_the_public_model(serve, upst
     answer = response.json()
     assert answer["choices"][0]["message"]["content"] == "one two three"
     assert answer["model"] == "m"
-    assert answer["id"].startswith("chatcmpl-") and answer["id"] != "chatcmpl-theirs"
+    assert answer["id"].startswith("chatcmpl-")
+    assert answer["id"] != "chatcmpl-theirs"
     assert answer["usage"]["completion_tokens"] > 0
 
 

@@ -288,6 +288,15 @@ asyncio.run(main())
         assert not Path(path).parent.exists()
 
 
+@pytest.mark.parametrize(("wish", "given"), [(0, 4096), (600, 768), (9000, 4096)])
+async def test_engine_says_what_a_conversation_may_hold(model: Path, wish: int, given: int) -> None:
+    engine = new_engine(model, settings={"context_size": wish})
+    assert engine.context_length is None
+    async with running(engine) as address, caller(address) as client:
+        slots = (await client.get("/../slots")).json()
+        assert engine.context_length == slots[0]["n_ctx"] == given
+
+
 async def test_interrupt_at_the_terminal_does_not_reach_the_child(model: Path) -> None:
     engine = new_engine(model)
     async with running(engine):

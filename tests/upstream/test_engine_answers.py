@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from unbroken.settings.engine import EngineSettings
-from unbroken.upstream.engine import Engine
+from unbroken.upstream.engine import Engine, EngineAddress
 
 pytestmark = pytest.mark.anyio
 
@@ -19,8 +19,8 @@ SECONDS = 60.0  # for what takes a fraction of one on a quiet machine
 
 
 @asynccontextmanager
-async def engine_running(path: Path, **wishes: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a running engine."""
+async def engine_running(path: Path, **wishes: Any) -> AsyncIterator[tuple[httpx2.AsyncClient, EngineAddress]]:
+    """A client of a running engine, and the address that it calls."""
     engine = Engine("local", EngineSettings(path=str(path), **wishes))
     await engine.start()
     try:
@@ -30,14 +30,14 @@ async def engine_running(path: Path, **wishes: Any) -> AsyncIterator[httpx2.Asyn
         async with httpx2.AsyncClient(
             transport=transport, base_url=address.base_url, headers=headers, timeout=SECONDS
         ) as client:
-            yield client
+            yield client, address
     finally:
         await engine.stop()
 
 
 @pytest.fixture
 async def client(model: Path) -> AsyncIterator[httpx2.AsyncClient]:
-    async with engine_running(model) as client:
+    async with engine_running(model) as (client, _):
         yield client
 
 
@@ -70,13 +70,6 @@ def pieces(events: list[str]) -> list[str]:
     """The content of each event that has some."""
     choices = [choice for event in events[:-1] for choice in json.loads(event)["choices"]]
     return [choice["delta"]["content"] for choice in choices if choice["delta"].get("content")]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Waits for a condition that is asked over the network."""
-    async with asyncio.timeout(SECONDS):
-        while not await condition():
-            pass
 
 
 async def busy_slots(client: httpx2.AsyncClient) -> list[dict[str, Any]]:
@@ -184,7 +177,7 @@ async def test_prompt_beyond_the_context_is_a_400_before_any_event(client: httpx
 
 
 async def test_context_size_is_for_each_conversation(model: Path) -> None:
-    async with engine_running(model, context_size=512, slots=3) as client:
+    async with engine_running(model, context_size=512, slots=3) as (client, _):
         assert (await refusal(client, "<count>" * 600))[1]["n_ctx"] == 512
         choice = (await ask(client, "<count>" * 500))["choices"][0]
         assert choice["finish_reason"] == "length"
@@ -198,33 +191,57 @@ async def test_token_ids_go_in_and_come_out(client: httpx2.AsyncClient) -> None:
     assert (said["content"], further["content"]) == (" 1 2 3", " 4 1 2")
 
 
+@asynccontextmanager
+async def call(address: EngineAddress, body: dict[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
+    """What comes back for a request; at the end the connection is closed, whatever is still to come."""
+    assert address.path
+    content = json.dumps(body).encode()
+    reader, writer = await asyncio.open_unix_connection(address.path)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: engine\r\nAuthorization: Bearer {address.key}\r\n"
+    writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def until_busy(client: httpx2.AsyncClient) -> None:
+    """Waits until a slot works."""
+    async with asyncio.timeout(SECONDS):
+        while not await busy_slots(client):
+            pass
+
+
 async def test_slots_answer_in_parallel_and_one_that_is_left_serves_the_next(slow_model: Path) -> None:
-    async with engine_running(slow_model, slots=2) as client:
+    async with engine_running(slow_model, slots=2) as (client, address):
         endless = request("<count>", stream=True, max_tokens=100_000)
-        async with client.stream("POST", "/chat/completions", json=endless) as first:
-            from_first = first.aiter_lines()
-            await anext(from_first)
-            async with client.stream("POST", "/chat/completions", json=endless) as second:
-                from_second = second.aiter_lines()  # its end would end the request
-                await anext(from_second)
-                for _ in range(9):
-                    assert await anext(from_first) is not None
+        async with call(address, endless) as first:
+            await first.readuntil(b'"content":" 1"')
+            async with call(address, endless) as second:
+                await second.readuntil(b'"content":" 1"')
+                await first.readuntil(b'"content":" 4"')
                 assert len(await busy_slots(client)) == 2
                 waiting = asyncio.create_task(ask(client, "<greet>"))
-            assert (await asyncio.wait_for(waiting, SECONDS))["choices"][0]["message"]["content"] == "he é 🌊 ok"
+            assert (await waiting)["choices"][0]["message"]["content"] == "he é 🌊 ok"
             assert len(await busy_slots(client)) == 1
 
 
-async def test_leaving_before_the_first_token_frees_the_slot(slow_model: Path) -> None:
-    async with engine_running(slow_model, slots=1, batch_size=32) as client:
-        long = request("<count>" * 4000, stream=True, max_tokens=8000)
-        async with client.stream("POST", "/chat/completions", json=long) as reply:
-            assert reply.status_code == 200  # said when the slot takes the request, before its prompt is computed
-            slot = (await busy_slots(client))[0]
-            assert slot["n_prompt_tokens_processed"] < 4000
-
-        async def is_free() -> bool:
-            return not await busy_slots(client)
-
-        await until(is_free)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_leaving_before_the_first_token_frees_the_slot(slow_model: Path, stream: bool) -> None:
+    async with engine_running(slow_model, slots=1) as (client, address):
+        async with call(address, request("<count>" * 2000, stream=stream, max_tokens=9000)):
+            await until_busy(client)
         assert (await ask(client, "<greet>"))["choices"][0]["message"]["content"] == "he é 🌊 ok"
+
+
+async def test_leaving_beside_a_busy_stream_is_noticed_with_progress(slow_model: Path) -> None:
+    """llama.cpp looks for leavers in quiet seconds only; `return_progress` makes it write, and a write finds out."""
+    async with engine_running(slow_model, slots=2) as (client, address):
+        async with call(address, request("<count>", stream=True, max_tokens=100_000)) as other:
+            draining = asyncio.create_task(other.read())
+            long = request("<count>" * 4000, stream=True, max_tokens=9000, return_progress=True)
+            async with call(address, long) as reply:
+                await reply.readuntil(b'"prompt_progress":{"total":4000')
+            assert (await ask(client, "<greet>"))["choices"][0]["message"]["content"] == "he é 🌊 ok"
+            assert not draining.done()
+        await draining

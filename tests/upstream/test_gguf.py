@@ -48,6 +48,14 @@ def test_header_says_what_the_model_is() -> None:
     assert header.needed_bytes == len(WHOLE)
 
 
+def test_long_arrays_are_skipped_whatever_they_hold() -> None:
+    long = _key("scores", 9) + struct.pack("<IQ", 6, 5000) + bytes(4 * 5000)
+    data = b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + long + _key("general.name", 8) + struct.pack("<Q", 1) + b"m"
+    assert dict(_read(data).metadata) == {"general.name": "m"}
+    with pytest.raises(GgufInvalid):
+        _read(data[:3000])
+
+
 def test_padding_after_the_last_tensor_is_neither_needed_nor_wrong() -> None:
     assert _read(WHOLE + bytes(14)).needed_bytes == len(WHOLE)
 

@@ -81,7 +81,9 @@ def test_a_rest_is_told() -> None:
 
 
 STREAMS = st.lists(
-    st.sampled_from([b"data: a\n\n", b"data:b\r\n\r\n", b": c\n", b"event: e\ndata: d\ndata: e\n\n", b"\n", b"\r", b"x"])
+    st.sampled_from(
+        [b"data: a\n\n", b"data:b\r\n\r\n", b": c\n", b"event: e\ndata: d\ndata: e\n\n", b"\n", b"\r", b"x"]
+    )
 ).map(b"".join) | st.binary(max_size=60)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unbroken.client.start import ChatOptions
 
 MAX_PIPED_BYTES = 8 << 20  # far above any model's context
+LOADING = "loading the demo model…"
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # as if SIGPIPE had ended us
 
@@ -50,6 +51,7 @@ def chat(
         unbroken chat --base-url http://127.0.0.1:11434/v1 --model llama3.2
     """
     from unbroken.client.api import Sampling
+    from unbroken.client.failure import ChatFailed
     from unbroken.client.start import ChatOptions
 
     question = _question(prompt)
@@ -59,6 +61,9 @@ def chat(
             stream.reconfigure(errors="replace")  # a terminal may not have the model's letters
     try:
         code = asyncio.run(_run(base_url, api_key, options))
+    except ChatFailed as failed:
+        print(f"unbroken: {failed}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
@@ -99,6 +104,8 @@ async def _run(base_url: str | None, api_key: str | None, options: "ChatOptions"
 
 async def _server(base_url: str | None, api_key: str | None, stack: AsyncExitStack) -> "Server":
     """The server that was named, or runs here, or one of our own that lasts as long as the stack."""
+    from unbroken.chat.fault import Fault
+    from unbroken.client.failure import ChatFailed
     from unbroken.client.server import Server, find_local_server, local_key, named_server
 
     if named := named_server(base_url, api_key, os.environ):
@@ -106,11 +113,15 @@ async def _server(base_url: str | None, api_key: str | None, stack: AsyncExitSta
     if running := await find_local_server():
         return Server(running, local_key(api_key, os.environ))
     from unbroken.gateway.background import background_server
+    from unbroken.settings.read import SettingsInvalid
 
     is_terminal = sys.stderr.isatty()
     if is_terminal:
-        print("loading the demo model…", end="", file=sys.stderr, flush=True)
-    own = await stack.enter_async_context(background_server())
-    if is_terminal:
-        print("\r                       \r", end="", file=sys.stderr, flush=True)
-    return Server(own)
+        print(LOADING, end="", file=sys.stderr, flush=True)
+    try:
+        return Server(await stack.enter_async_context(background_server()))
+    except (SettingsInvalid, OSError) as error:
+        raise ChatFailed(f"No server runs here, and one of our own does not start: {error}", Fault.INTERNAL) from error
+    finally:
+        if is_terminal:
+            print("\r" + " " * len(LOADING) + "\r", end="", file=sys.stderr, flush=True)

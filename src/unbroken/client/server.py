@@ -27,17 +27,17 @@ def local_key(api_key: str | None, environment: Mapping[str, str]) -> str | None
     return api_key or environment.get("UNBROKEN_API_KEY")
 
 
-async def find_local_server() -> str | None:
+async def find_local_server(root: str = DEFAULT_ROOT) -> str | None:
     """The base URL of the Unbroken server that runs on this machine, None where there is none."""
     import httpx2
 
     async with httpx2.AsyncClient(timeout=PROBE_TIMEOUT, trust_env=False) as client:
         try:
-            response = await client.get(f"{DEFAULT_ROOT}/healthz")
+            response = await client.get(f"{root}/healthz")
             is_ours = response.status_code == 200 and response.json() == {"status": "ok"}
         except (httpx2.HTTPError, ValueError):
             return None
-    return f"{DEFAULT_ROOT}/v1" if is_ours else None
+    return f"{root}/v1" if is_ours else None
 
 
 def _whole(url: str) -> str:

@@ -1,6 +1,6 @@
 """Where a chat is seen: a terminal, or a plain stream of text."""
 
-import shutil
+import os
 from collections.abc import Mapping
 from typing import Protocol, TextIO
 
@@ -56,5 +56,12 @@ def _terminal(output: TextIO) -> Surface:
     from unbroken.client.screen import GrowingRows, Size
     from unbroken.client.terminal_surface import TerminalSurface
 
-    screen = GrowingRows(output, lambda: Size(*shutil.get_terminal_size()))
+    def size() -> Size:
+        try:
+            columns, lines = os.get_terminal_size(output.fileno())
+        except (OSError, ValueError):
+            columns = lines = 0
+        return Size(columns or 80, lines or 24)  # some terminals say 0 where they do not know
+
+    screen = GrowingRows(output, size)
     return TerminalSurface(screen, RowRenderer(Console(file=output, theme=THEME, force_terminal=True)))

@@ -2,14 +2,15 @@
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
+import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from unbroken.chat.error import ApiError, RequestRefused
 
 _NO_KEY = bytes(32)
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class Keyring:
@@ -18,22 +19,28 @@ class Keyring:
     def __init__(self, keys: Mapping[str, str]) -> None:
         self._salt = secrets.token_bytes(32)
         # Looked up by hash, then compared in constant time: neither step tells how much of a guess was right.
-        self._known = {digest: (digest, name) for name, key in keys.items() for digest in (self._hash(key),)}
+        self._known = {digest: (digest, name) for name, key in keys.items() for digest in self._hashes(key)}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def name_of(self, key: str) -> str | None:
+    def name_of(self, key: bytes) -> str | None:
         """The name under which `key` is known, None if it is not."""
         digest = self._hash(key)
         known, name = self._known.get(digest, (_NO_KEY, None))
         return name if hmac.compare_digest(known, digest) else None
 
-    def _hash(self, key: str) -> bytes:
-        return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), key=self._salt, digest_size=32).digest()
+    def _hash(self, key: bytes) -> bytes:
+        return hashlib.blake2b(key, key=self._salt, digest_size=32).digest()
+
+    def _hashes(self, key: str) -> set[bytes]:
+        """Of each way in which clients write a key into a header: UTF-8 or Latin-1."""
+        key = key.strip()  # as a header's value is
+        latin = {self._hash(key.encode("latin-1"))} if all(ord(letter) < 256 for letter in key) else set()
+        return {self._hash(key.encode("utf-8", "surrogateescape")), *latin}
 
 
-def caller_name(keyring: Keyring, authorization: str) -> str:
+def caller_name(keyring: Keyring, authorization: bytes) -> str:
     """The name of the caller's key; empty where the gateway asks for none.
 
     Raises:
@@ -41,11 +48,11 @@ def caller_name(keyring: Keyring, authorization: str) -> str:
     """
     if not len(keyring):
         return ""
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        message = "No API key given: send `Authorization: Bearer KEY`."
-        raise RequestRefused(_unauthorized(message))
-    name = keyring.name_of(key.strip())
+    scheme, _, key = authorization.partition(b" ")
+    key = key.strip()
+    if not key or scheme.lower() != b"bearer":
+        raise RequestRefused(_unauthorized("No API key given: send `Authorization: Bearer KEY`."))
+    name = keyring.name_of(key)
     if name is None:
         raise RequestRefused(_unauthorized("The API key is not known here."))
     return name
@@ -58,12 +65,30 @@ def allows_origin(origin: str, allowed: tuple[str, ...], *, has_keys: bool) -> b
     """
     if not origin or has_keys or "*" in allowed or origin in allowed:
         return True
-    return urlsplit(origin).hostname in LOOPBACK_HOSTS
+    try:
+        host = urlsplit(origin).hostname
+    except ValueError:
+        return False
+    return host == "localhost" or (host is not None and _is_loopback_address(host))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to bind is reachable from this machine only."""
-    return host in LOOPBACK_HOSTS or host.startswith("127.")
+    """Whether an address to bind is reachable from this machine only: all that a name stands for must be.
+
+    Raises:
+        OSError: the name stands for nothing.
+    """
+    found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return all(_is_loopback_address(str(address[0])) for *_, address in found)
+
+
+def _is_loopback_address(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _unauthorized(message: str) -> ApiError:

@@ -1,10 +1,10 @@
 """The composition root: puts the parts together and sends each call to its route."""
 
 import asyncio
+import os
 import random
-import re
-import secrets
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -38,10 +38,11 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/metrics": {"GET": health.metrics},
 }
 
-#: Routes that a probe or a scraper may call without a key.
+#: Routes that a probe may call without a key.
 OPEN = ("/healthz", "/readyz")
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+#: Routes that are called so often and say so little that the log has only their failures.
+QUIET = (*OPEN, "/metrics")
 
 
 class Gateway:
@@ -59,6 +60,7 @@ class Gateway:
         self.metrics = Metrics()
         self.log = MemoryStreamLog()
         self.upstreams = Upstreams(journal, chance)
+        self.model_lists = models.ModelLists(self._loop_time)
         self.producers: set[Producer] = set()
         self.is_draining = False
         self._chance = chance
@@ -67,10 +69,11 @@ class Gateway:
 
     def apply(self, settings: Settings) -> None:
         """Takes settings, at the start and again on a reload; running answers go on with what they began with."""
+        self.upstreams.apply(settings)
+        self.model_lists.keep_only(self.upstreams)
         self.settings = settings
         self.keyring = Keyring(settings.keys)
-        self.upstreams.apply(settings)
-        self.metrics.upstreams = lambda: self.upstreams.snapshots(asyncio.get_running_loop().time())
+        self.metrics.upstreams = lambda: self.upstreams.snapshots(self._loop_time())
         retries = settings.retries
         policy = RetryPolicy(retries.attempts, retries.backoff_first, retries.backoff_most, retries.retry_after_most)
         self.means = Means(self.upstreams, self.log, self.metrics, settings.timeouts, policy, self._chance, self._now)
@@ -90,27 +93,23 @@ class Gateway:
             producer.stop(Failure(Fault.SHUTTING_DOWN, "the gateway is shutting down"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
         call = Call(scope, receive, send)
-        request_id = call.header(b"x-request-id")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = f"req_{secrets.token_hex(12)}"
-        call.own_headers.append((b"x-request-id", request_id.encode()))
-        route = ""
+        started_at = self._loop_time()
         try:
-            route, handler = self._route(call)
-            await self._serve(call, route, handler)
-        except RequestRefused as refused:
-            await self._refuse(call, refused.error)
-        except ClientLeft:
-            call.status = 499
-        finally:
-            self.metrics.count_response(route, call.status)
+            await self._serve(call)
+        except asyncio.CancelledError:
+            call.abort()  # the server ends at once
+        except Exception as error:  # the root of the request's task: nothing of uvicorn's own is ever answered
+            await self._fail(call, error)
+        if call.connection.is_lost:
+            call.give_up()
+        self.metrics.count_response(call.route, call.status)
+        if not call.is_noted and (call.route not in QUIET or call.status >= 400):
+            self._note(call, self._loop_time() - started_at)
 
     def book(self, call: Call, request: ChatRequest, producer: Producer, key_name: str, started_at: float) -> None:
         """Writes the line of one answer, and counts it."""
-        account, now = producer.account, asyncio.get_running_loop().time()
+        account, now = producer.account, self._loop_time()
         failure = account.failure
         outcome = producer.state.value if failure is None else failure.fault.value
         usage = account.usage or Usage()
@@ -123,12 +122,13 @@ class Gateway:
         if first_token is not None:
             answered.first_token.observe(first_token)
             answered.gaps.total += now - account.first_token_at
+        call.is_noted = True
         self.journal.note(
             "request",
             method=call.method,
             path=call.path,
             status=call.status or 499,
-            id=call.own_headers[0][1].decode(),
+            id=call.request_id.decode(),
             key=key_name or None,
             model=request.model,
             answered=account.model if account.model != request.model else None,
@@ -144,6 +144,10 @@ class Gateway:
             message=failure.message if failure and producer.state is not State.CANCELLED else None,
         )
 
+    @staticmethod
+    def _loop_time() -> float:
+        return asyncio.get_running_loop().time()
+
     async def models(self) -> dict[str, dict[str, Any]]:
         """Every model by its name, as the API shows it."""
         return await models.listed(self)
@@ -152,46 +156,83 @@ class Gateway:
         """The names of the models that exist."""
         return list(await self.models())
 
-    def _route(self, call: Call) -> tuple[str, Handler]:
-        path = call.path
-        methods = ROUTES.get(path)
-        if methods is None:
-            path = next((known for known in ROUTES if known.endswith("/") and path.startswith(known)), "")
-            methods = ROUTES.get(path)
-        if methods is None:
-            raise RequestRefused(
-                ApiError(404, f"There is nothing at {call.method} {call.path[:200]}.", code="unknown_url")
-            )
-        if call.method == "OPTIONS":
-            return path, preflight
-        handler = methods.get("GET" if call.method == "HEAD" else call.method)
-        if handler is None:
-            allowed = ", ".join(methods)
-            message = f"{call.path} does not take {call.method}; it takes {allowed}."
-            raise RequestRefused(ApiError(405, message, code="method_not_allowed", headers={"allow": allowed}))
-        return path, handler
+    def refused(self, error: ApiError, request_id: bytes) -> None:
+        """Notes and counts a request that was refused on the connection, before it could be routed."""
+        self.metrics.count_response("", error.status)
+        self.journal.note("refused", status=error.status, id=request_id.decode(), message=error.message)
 
-    async def _serve(self, call: Call, route: str, handler: Handler) -> None:
-        origin = call.header(b"origin")
-        if origin:
+    @staticmethod
+    def methods_at(path: str) -> str:
+        """What the route of `path` takes, for an Allow header."""
+        methods = [*ROUTES[_route_of(path)], "OPTIONS"]
+        return ", ".join(["GET", "HEAD", *methods[1:]] if methods[0] == "GET" else methods)
+
+    async def _serve(self, call: Call) -> None:
+        try:
+            self._allow_cross_origin(call)
+            call.check_headers()
+            handler = self._route(call)
+            self._admit(call, handler)
+            await handler(self, call, call.key_name)
+        except RequestRefused as refused:
+            call.refused_for = refused.error.code
+            await call.respond_error(refused.error)
+        except ClientLeft:
+            call.status = call.connection.refused_with or 499
+
+    def _route(self, call: Call) -> Handler:
+        call.route = _route_of(call.path)
+        if not call.route:
+            message = f"There is nothing at {call.method} {call.path[:200]}."
+            raise RequestRefused(ApiError(404, message, code="unknown_url"))
+        method = "GET" if call.method == "HEAD" else call.method
+        handler = preflight if method == "OPTIONS" else ROUTES[call.route].get(method)
+        if handler is None:
+            allowed = self.methods_at(call.path)
+            message = f"{call.path[:200]} does not take {call.method}; it takes {allowed}."
+            raise RequestRefused(ApiError(405, message, code="method_not_allowed", headers={"allow": allowed}))
+        return handler
+
+    def _allow_cross_origin(self, call: Call) -> None:
+        if origin := call.headers.get(b"origin"):
             call.own_headers += cors_headers(origin, self.settings.server.cors_origins)
-        name = ""
-        if route not in OPEN and handler is not preflight:
-            name = caller_name(self.keyring, call.header(b"authorization"))
-        if call.method == "POST" and not allows_origin(
-            origin, self.settings.server.cors_origins, has_keys=bool(len(self.keyring))
-        ):
+
+    def _admit(self, call: Call, handler: Handler) -> None:
+        if handler is preflight or call.route in OPEN:
+            return
+        call.key_name = caller_name(self.keyring, call.headers.get(b"authorization", b""))
+        origin, allowed = call.header(b"origin"), self.settings.server.cors_origins
+        if origin and call.method == "POST" and not allows_origin(origin, allowed, has_keys=bool(self.settings.keys)):
             message = f"Pages of {origin[:200]} may not call this gateway: see `cors_origins` in the configuration."
             raise RequestRefused(ApiError(403, message, code="origin_not_allowed"))
-        await handler(self, call, name)
 
-    async def _refuse(self, call: Call, error: ApiError) -> None:
-        await call.respond_error(error)
+    async def _fail(self, call: Call, error: Exception) -> None:
+        """Our own mistake: the client gets an error that it can report, the log says where it happened."""
+        # Where, and not what: an error's own words may be part of somebody's request.
+        frames = traceback.extract_tb(error.__traceback__)
+        where = [f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames[-8:]]
+        self.journal.note("error", id=call.request_id.decode(), error=type(error).__name__, where=" > ".join(where))
+        if call.status:
+            return call.abort()
+        message = "The gateway failed at this request; its log says more under the x-request-id."
+        await call.respond_error(ApiError(500, message, "server_error", "internal_error"))
+
+    def _note(self, call: Call, seconds: float) -> None:
+        """Writes the line of a call that is no answer of a model."""
         self.journal.note(
-            "refused",
+            "refused" if call.status >= 400 else "request",
             method=call.method,
             path=call.path[:200],
-            status=error.status,
-            id=call.own_headers[0][1].decode(),
-            code=error.code,
+            status=call.status,
+            id=call.request_id.decode(),
+            key=call.key_name or None,
+            code=call.refused_for,
+            duration_s=round(seconds, 6),
         )
+
+
+def _route_of(path: str) -> str:
+    """The key in `ROUTES` for a path, empty if there is none."""
+    if path in ROUTES:
+        return path
+    return next((route for route in ROUTES if route.endswith("/") and path.startswith(route)), "")

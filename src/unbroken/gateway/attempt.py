@@ -167,9 +167,7 @@ class StreamAttempt:
         """Keeps blocks back until one of them is a piece of the answer; gives what speaks against more of them."""
         self._held += blocks
         self._held_bytes += sum(map(len, blocks))
-        if self.relay.progress is Progress.WAITING or (
-            self.relay.progress is Progress.FAILED and not self.relay.deltas
-        ):
+        if self.relay.progress is Progress.WAITING:
             if self._held_bytes <= MAX_HELD_BYTES:
                 return None
             return Failure(Fault.TOO_LARGE, f"more than {MAX_HELD_BYTES} bytes came before the first token")

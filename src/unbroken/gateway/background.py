@@ -41,12 +41,12 @@ async def serve_in_background(settings: Settings, journal: Journal) -> AsyncIter
     gateway = Gateway(settings, journal)
     server = _QuietServer(gateway, server_settings)
     await gateway.start()
+    port = listening.getsockname()[1]
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield gateway, f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        yield gateway, f"http://127.0.0.1:{port}/v1"
     finally:
         server.should_exit = server.force_exit = True
-        gateway.stop_answers()
         await serving
         await gateway.close()
         listening.close()

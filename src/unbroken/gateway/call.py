@@ -5,6 +5,7 @@ from typing import Any
 
 from unbroken.chat.error import ApiError, RequestRefused, invalid
 from unbroken.gateway.connection import ClientConnection
+from unbroken.gateway.request_id import request_id
 from unbroken.wire.openai_chat.errors import write_error
 
 Scope = MutableMapping[str, Any]
@@ -12,6 +13,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+
+#: Headers of which two would let two readers of one request see two requests.
+_ONLY_ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
 
 
 class ClientLeft(Exception):
@@ -25,17 +29,40 @@ class Call:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.connection: ClientConnection = scope["extensions"]["unbroken"]["connection"]
+        ours = scope["extensions"]["unbroken"]
+        self.connection: ClientConnection = ours["connection"]
+        self.request_id = request_id(self.headers.get(b"x-request-id", b""))
         #: Headers for the response, whatever it will be.
-        self.own_headers: list[tuple[bytes, bytes]] = []
+        self.own_headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.request_id)]
         #: Status of the response, 0 until it has been sent.
         self.status = 0
+        #: For the log and the metrics: the route's pattern, the name of the caller's key, the code of a refusal.
+        self.route = self.key_name = ""
+        self.refused_for: str | None = None
+        #: Whether the log has its line of this call.
+        self.is_noted = False
+        self._scope = scope
+        self._cycle = ours["cycle"]
         self._receive = receive
         self._send = send
 
     def header(self, name: bytes) -> str:
         """A request header's value, empty if it was not sent."""
         return self.headers.get(name, b"").decode("latin-1")
+
+    def check_headers(self) -> None:
+        """Refuses a request that could be read in two ways.
+
+        Raises:
+            RequestRefused: 400, a header that there may be one of is there twice, or Host is missing.
+        """
+        sent = self._scope["headers"]
+        if len(sent) != len(self.headers):
+            names = [name for name, _ in sent]
+            if twice := next((name for name in _ONLY_ONCE if names.count(name) > 1), b""):
+                raise invalid(f"The header `{twice.decode()}` was sent more than once.")
+        if b"host" not in self.headers and self._scope["http_version"] == "1.1":
+            raise invalid("The header `host` is missing.")
 
     async def read_json_body(self, limit: int) -> bytes:
         """The request's body, which must say that it is JSON.
@@ -44,12 +71,11 @@ class Call:
             RequestRefused: 415, or 413 for more than `limit` bytes.
             ClientLeft: it went away in the middle.
         """
-        kind = self.header(b"content-type").partition(";")[0].strip().lower()
-        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-            found = f'"{kind}"' if kind else "none"
-            raise invalid(f'Content-Type is {found}, expected "application/json".', status=415)
-        length = self.header(b"content-length")
-        if length.isdigit() and int(length) > limit:
+        given = self.headers.get(b"content-type", b"")
+        if given != b"application/json":
+            self._check_content_type(given.decode("latin-1"))
+        length = self.headers.get(b"content-length", b"0")
+        if int(length) > limit:  # digits only: the parser has seen to it
             raise _too_large(limit)
         parts: list[bytes] = []
         size = 0
@@ -68,10 +94,10 @@ class Call:
     async def respond(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         """Sends a whole response."""
         self.status = status
-        length = (b"content-length", b"%d" % len(body))
-        await self._send(
-            {"type": "http.response.start", "status": status, "headers": [*headers, length, *self.own_headers]}
-        )
+        more = [*headers, *self.own_headers]
+        if status != 204:
+            more.append((b"content-length", b"%d" % len(body)))
+        await self._send({"type": "http.response.start", "status": status, "headers": more})
         await self._send({"type": "http.response.body", "body": body})
 
     async def respond_json(self, body: bytes, status: int = 200) -> None:
@@ -80,9 +106,10 @@ class Call:
 
     async def respond_error(self, error: ApiError) -> None:
         """Sends an error in the dialect's envelope."""
+        if self.connection.has_much_unread():
+            self.status = error.status
+            return self.connection.refuse(error, self.own_headers)
         more = [(name.encode(), value.encode("latin-1")) for name, value in error.headers.items()]
-        if error.status == 413:
-            more.append((b"connection", b"close"))  # the rest of the body is not read
         await self.respond(error.status, write_error(error), JSON, *more)
 
     async def begin_event_stream(self) -> None:
@@ -94,11 +121,30 @@ class Call:
             (b"x-accel-buffering", b"no"),
             *self.own_headers,
         ]
+        if self._scope["http_version"] == "1.0":
+            # Its clients know no chunks: the end of the body is the end of the connection.
+            self._cycle.chunked_encoding = self.connection.is_chunked = False
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def end_event_stream(self) -> None:
         """Sends the end of the stream's body."""
         await self._send({"type": "http.response.body", "body": b""})
+
+    def give_up(self) -> None:
+        """There will be no more of the response: uvicorn, which knows one request of a connection, is told."""
+        self._cycle.disconnected = True
+
+    def abort(self) -> None:
+        """Cuts the connection: what was sent can be no answer, and must not look like one."""
+        self.give_up()
+        self.connection.transport.abort()
+
+    @staticmethod
+    def _check_content_type(given: str) -> None:
+        kind = given.partition(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            found = f'"{kind}"' if kind else "none"
+            raise invalid(f'Content-Type is {found}, expected "application/json".', status=415)
 
 
 def _too_large(limit: int) -> RequestRefused:

@@ -8,6 +8,8 @@ from unbroken.chat.stream import Block, Offset
 from unbroken.gateway.connection import ClientConnection
 from unbroken.wire.sse import KEEP_ALIVE
 
+_KEEP_ALIVE_CHUNK = b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE)
+
 
 class Ending(Enum):
     """Why a follower stopped."""
@@ -35,6 +37,7 @@ class StreamFollower:
         self._loop = asyncio.get_running_loop()
         self._transport = connection.transport
         self._write = connection.transport.write
+        self._is_chunked = connection.is_chunked
         self._time = self._loop.time
         self._first_comment = first_comment
         self._comment_every = comment_every
@@ -54,7 +57,7 @@ class StreamFollower:
         """Writes blocks; `first` is the offset of the first, `ends` says that nothing follows."""
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         if data:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
             self._wrote_at = self._time()
             self._commented = False
         if ends:
@@ -65,7 +68,7 @@ class StreamFollower:
         now = self._time()
         if is_due or now >= due:
             if not self._is_paused:
-                self._write(b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE))
+                self._write(_KEEP_ALIVE_CHUNK if self._is_chunked else KEEP_ALIVE)
             self._wrote_at, self._commented = now, True
             due = now + self._comment_every
         self._timer = self._loop.call_at(due, self._look)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from unbroken.chat.error import RequestRefused
+from unbroken.gateway.admission import caller_name
 from unbroken.gateway.call import Call
 
 if TYPE_CHECKING:
@@ -19,11 +21,12 @@ async def healthz(gateway: "Gateway", call: Call, key_name: str) -> None:
 
 
 async def readyz(gateway: "Gateway", call: Call, key_name: str) -> None:
-    """200 once at least one upstream can be asked; 503 with the reasons before."""
+    """200 once at least one upstream can be asked, 503 otherwise; the reasons are for those who have a key."""
     now = asyncio.get_running_loop().time()
-    states = {upstream.name: upstream.describe(now) for upstream in gateway.upstreams}
     is_ready = not gateway.is_draining and any(upstream.is_ready(now) for upstream in gateway.upstreams)
-    body = {"status": "ready" if is_ready else "not ready", "upstreams": states}
+    body: dict[str, object] = {"status": "ready" if is_ready else "not ready"}
+    if _may_know_why(gateway, call):
+        body["upstreams"] = {upstream.name: upstream.describe(now) for upstream in gateway.upstreams}
     await call.respond_json(_write(body), 200 if is_ready else 503)
 
 
@@ -31,3 +34,11 @@ async def metrics(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Prometheus' exposition text."""
     body = gateway.metrics.render()
     await call.respond(200, body, (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"))
+
+
+def _may_know_why(gateway: "Gateway", call: Call) -> bool:
+    try:
+        caller_name(gateway.keyring, call.headers.get(b"authorization", b""))
+    except RequestRefused:
+        return False
+    return True

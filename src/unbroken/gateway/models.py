@@ -1,17 +1,64 @@
 """`GET /v1/models` and `GET /v1/models/{id}`: what can be asked for."""
 
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from unbroken.chat.error import ApiError, RequestRefused
 from unbroken.gateway.call import Call
-from unbroken.rules.routing import Target
+from unbroken.gateway.upstreams import Upstream
 
 if TYPE_CHECKING:
     from unbroken.gateway.app import Gateway
 
+LIST_SECONDS = 2.0  # that an upstream gets to say what it serves
+KEPT_SECONDS = 10.0  # for which its list, or its silence, is not asked for again
+MAX_LISTED = 10_000  # models of one upstream
+MAX_NAMED = 50  # models in an error message
+
 _write = msgspec.json.Encoder().encode
+
+Row = dict[str, Any]
+
+
+class ModelLists:
+    """What the upstreams say they serve, asked for at most every few seconds, by one caller for all."""
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        self._time = time
+        self._lists: dict[Upstream, tuple[float, list[Row]]] = {}
+        self._asking: dict[Upstream, asyncio.Task[list[Row]]] = {}
+
+    async def of(self, upstreams: Iterable[Upstream]) -> list[list[Row]]:
+        """The lists of `upstreams`; one that does not answer in time has what it last said."""
+        return await asyncio.gather(*(self._list(upstream) for upstream in upstreams))
+
+    def keep_only(self, upstreams: Iterable[Upstream]) -> None:
+        """Forgets the lists of all others."""
+        kept = set(upstreams)
+        self._lists = {upstream: found for upstream, found in self._lists.items() if upstream in kept}
+
+    async def _list(self, upstream: Upstream) -> list[Row]:
+        until, rows = self._lists.get(upstream, (0.0, []))
+        if self._time() < until:
+            return rows
+        if (task := self._asking.get(upstream)) is None:
+            task = self._asking[upstream] = asyncio.create_task(self._ask(upstream, rows))
+        return await asyncio.shield(task)
+
+    async def _ask(self, upstream: Upstream, last: list[Row]) -> list[Row]:
+        rows = last
+        try:
+            async with asyncio.timeout(LIST_SECONDS):
+                rows = (await upstream.listed_models())[:MAX_LISTED] or last
+        except TimeoutError:
+            pass  # a list is worth no more waiting
+        finally:
+            self._lists[upstream] = (self._time() + KEPT_SECONDS, rows)
+            del self._asking[upstream]
+        return rows
 
 
 async def list_models(gateway: "Gateway", call: Call, key_name: str) -> None:
@@ -23,36 +70,42 @@ async def get_model(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Serves one model; its name may contain slashes."""
     name = call.path.removeprefix("/v1/models/")
     models = await gateway.models()
-    found: dict[str, Any] | None = models.get(name)
+    found = models.get(name)
     if found is None and gateway.upstreams.table.tiers(name):
-        found = {"id": name, "object": "model", "created": 0, "owned_by": "unbroken"}
+        found = _object(name, "unbroken")
     if found is None:
-        message = f"The model '{name[:200]}' does not exist here. Models that do: {', '.join(models) or 'none'}."
-        raise RequestRefused(ApiError(404, message, "invalid_request_error", "model_not_found", "model"))
+        raise RequestRefused(unknown_model(name, list(models)))
     await call.respond_json(_write(found))
 
 
-async def listed(gateway: "Gateway") -> dict[str, dict[str, Any]]:
+def unknown_model(name: str, known: list[str]) -> ApiError:
+    """The refusal of a model that does not exist, with those that do."""
+    shown = ", ".join(known[:MAX_NAMED]) or "none: see `unbroken doctor`"
+    more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+    message = f"The model '{name[:200]}' does not exist here. Models that do: {shown}{more}."
+    return ApiError(404, message, "invalid_request_error", "model_not_found", "model")
+
+
+async def listed(gateway: "Gateway") -> dict[str, Row]:
     """Every model that can be asked for by name: the configured ones, and what servers with a glob or no list say."""
-    names = {name: _object(name, "unbroken") for name in gateway.upstreams.table.names()}
+    models = {name: _object(name, "unbroken") for name in gateway.upstreams.table.names()}
     for upstream in gateway.upstreams:
-        facts = upstream.engine_facts()
-        for name in names:
-            if facts and any(target.upstream == upstream.name for tier in _tiers(gateway, name) for target in tier):
-                names[name] |= facts
-        if upstream.lists_itself():
-            for row in await upstream.listed_models():
-                name = str(row["id"])
-                if name not in names and any(
-                    target.upstream == upstream.name for tier in _tiers(gateway, name) for target in tier
-                ):
-                    names[name] = {**_object(name, upstream.name), **row}
-    return names
+        if facts := upstream.engine_facts():
+            for name in models:
+                if _serves(gateway, upstream, name):
+                    models[name] |= facts
+    asked = [upstream for upstream in gateway.upstreams if upstream.lists_itself()]
+    for upstream, rows in zip(asked, await gateway.model_lists.of(asked), strict=True):
+        for row in rows:
+            name = str(row["id"])
+            if name not in models and _serves(gateway, upstream, name):
+                models[name] = {**_object(name, upstream.name), **row}
+    return models
 
 
-def _object(name: str, owner: str) -> dict[str, Any]:
+def _object(name: str, owner: str) -> Row:
     return {"id": name, "object": "model", "created": 0, "owned_by": owner}
 
 
-def _tiers(gateway: "Gateway", name: str) -> tuple[tuple[Target, ...], ...]:
-    return gateway.upstreams.table.tiers(name)
+def _serves(gateway: "Gateway", upstream: Upstream, name: str) -> bool:
+    return any(target.upstream == upstream.name for tier in gateway.upstreams.table.tiers(name) for target in tier)

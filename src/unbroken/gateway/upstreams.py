@@ -11,6 +11,7 @@ from unbroken.gateway.journal import Journal
 from unbroken.gateway.metrics import UpstreamSnapshot
 from unbroken.rules.breaker import Breaker, Circuit
 from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
+from unbroken.settings.engine import EngineSettings
 from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
 from unbroken.upstream.engine import DEMO_MODEL, Engine
 from unbroken.upstream.engine_state import EngineAddress, EngineFailed
@@ -233,4 +234,4 @@ class Upstreams:
 
 def _new_engine(settings: UpstreamSettings) -> Engine:
     path = str(DEMO_MODEL) if settings.path == "demo" else settings.path
-    return Engine(settings.name, msgspec.structs.replace(settings.engine_settings, path=path))
+    return Engine(settings.name, EngineSettings(path=path, **msgspec.structs.asdict(settings.engine_options)))

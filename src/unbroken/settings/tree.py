@@ -1,30 +1,59 @@
 """Every setting: its name, type, default, bounds and meaning. `docs/configuration.md` is written from this file."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
+from msgspec.structs import fields
 
-from unbroken.settings.engine import EngineSettings
+from unbroken.settings.engine import EngineOptions
 
-Seconds = Annotated[float, Meta(ge=0)]
-Bytes = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+Patience = Annotated[float, Meta(ge=0.05, le=86_400)]
+"""Seconds that cannot be none: a limit of nothing would fail every answer."""
+
+_HIDDEN = "***"
 
 
-def _says(description: str, **bounds: Any) -> Meta:
-    return Meta(description=description, **bounds)
+def _says(description: str, *, is_secret: bool = False, **bounds: Any) -> Meta:
+    return Meta(description=description, extra={"secret": True} if is_secret else None, **bounds)
 
 
-class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file. Its text form hides what is secret, so that no log line or traceback can show it."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            yield setting.name, _hidden(value) if _is_secret(setting.type) else value
+
+
+def _is_secret(annotation: Any) -> bool:
+    return any((getattr(meta, "extra", None) or {}).get("secret") for meta in getattr(annotation, "__metadata__", ()))
+
+
+def _hidden(value: Any) -> Any:
+    return dict.fromkeys(value, _HIDDEN) if isinstance(value, dict) else value and _HIDDEN
+
+
+class ServerSettings(Section, frozen=True, kw_only=True):
     """Where and how the gateway listens."""
 
-    host: Annotated[str, _says("address to bind; beyond loopback only with at least one key")] = "127.0.0.1"
+    host: Annotated[str, _says("address to bind; beyond loopback only with at least one key", min_length=1)] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, _says("TCP port; 0 takes a free one", ge=0, le=65535)] = 8080
-    body_limit: Annotated[int, _says("largest request body in bytes; more is a 413", ge=1)] = 32 << 20
-    header_limit: Annotated[int, _says("largest request line and headers in bytes; more is a 431", ge=256)] = 64 << 10
-    header_timeout: Annotated[Seconds, _says("seconds in which a request's headers must have come")] = 10.0
-    body_timeout: Annotated[Seconds, _says("seconds in which a request's body must have come")] = 60.0
+    body_limit: Annotated[int, _says("largest request body in bytes; more is a 413", ge=1, le=1 << 30)] = 32 << 20
+    header_limit: Annotated[
+        int, _says("largest request line and headers in bytes; more is a 431", ge=256, le=1 << 20)
+    ] = 64 << 10
+    header_timeout: Annotated[Patience, _says("seconds in which a request's headers must have come")] = 10.0
+    body_timeout: Annotated[Patience, _says("seconds in which a request's body must have come")] = 60.0
     idle_timeout: Annotated[Seconds, _says("seconds that a connection is kept open between requests")] = 75.0
-    connections: Annotated[int, _says("open client connections; more are answered 503", ge=1)] = 20_000
+    connections: Annotated[int, _says("open client connections; more are answered 503", ge=1, le=1_000_000)] = 20_000
     cors_origins: Annotated[
         tuple[str, ...],
         _says("web origins that may call from a browser, such as `https://app.example`; `*` is any"),
@@ -32,38 +61,40 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     drain: Annotated[Seconds, _says("seconds that running answers get to finish after SIGTERM")] = 30.0
 
 
-class KeepAliveSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeepAliveSettings(Section, frozen=True, kw_only=True):
     """Comments sent into a silent stream, so that no proxy takes it for dead."""
 
     first: Annotated[Seconds, _says("seconds of silence before the first comment")] = 1.0
-    every: Annotated[Seconds, _says("seconds of silence between further comments")] = 10.0
+    every: Annotated[Patience, _says("seconds of silence between further comments")] = 10.0
 
 
-class TimeoutSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TimeoutSettings(Section, frozen=True, kw_only=True):
     """How long an upstream may take; each limit is a fault of its own."""
 
-    connect: Annotated[Seconds, _says("seconds to connect, TLS included")] = 5.0
-    headers: Annotated[Seconds, _says("seconds from the request to the response's headers, on streams")] = 30.0
-    first_token: Annotated[Seconds, _says("seconds from the headers to the first token")] = 60.0
-    between_tokens: Annotated[Seconds, _says("seconds between two pieces of an answer")] = 30.0
-    total: Annotated[Seconds, _says("seconds for the whole answer, all attempts included")] = 600.0
+    connect: Annotated[Patience, _says("seconds to connect, TLS included")] = 5.0
+    headers: Annotated[Patience, _says("seconds from the request to the response's headers, on streams")] = 30.0
+    first_token: Annotated[Patience, _says("seconds from the headers to the first token")] = 60.0
+    between_tokens: Annotated[Patience, _says("seconds between two pieces of an answer")] = 30.0
+    total: Annotated[Patience, _says("seconds for the whole answer, all attempts included")] = 600.0
     after_finish: Annotated[Seconds, _says("seconds to wait for usage and `[DONE]` after finish_reason")] = 1.0
 
 
-class RetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RetrySettings(Section, frozen=True, kw_only=True):
     """What is tried before the first token, and when an upstream is left alone for a while."""
 
     attempts: Annotated[int, _says("attempts in all for one answer, over all upstreams", ge=1, le=20)] = 4
     backoff_first: Annotated[Seconds, _says("seconds before the first retry on the same upstream, ± half")] = 0.25
-    backoff_most: Annotated[Seconds, _says("seconds that the doubling backoff grows to at the most")] = 4.0
+    backoff_most: Annotated[Seconds, _says("seconds that the doubling backoff grows to at the most, ± half")] = 4.0
     retry_after_most: Annotated[
         Seconds, _says("longest `Retry-After` that is waited out; a longer one is handed to the client")
     ] = 10.0
-    breaker_failures: Annotated[int, _says("consecutive failures after which an upstream is left alone", ge=1)] = 5
+    breaker_failures: Annotated[
+        int, _says("consecutive failures after which an upstream is left alone", ge=1, le=1000)
+    ] = 5
     breaker_cooldown: Annotated[Seconds, _says("seconds before one request probes it again")] = 10.0
 
 
-class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LogSettings(Section, frozen=True, kw_only=True):
     """The log: one line a request, never content or secrets."""
 
     format: Annotated[Literal["auto", "human", "json"], _says("`auto` is human on a terminal and JSON otherwise")] = (
@@ -72,42 +103,49 @@ class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     file: Annotated[str, _says("file to append to; empty is standard error")] = ""
 
 
-class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class UpstreamSettings(Section, frozen=True, kw_only=True):
     """A model server that we call, or a GGUF file that we run."""
 
-    name: Annotated[str, _says("unique name for routes, logs and metrics", min_length=1)]
+    name: Annotated[str, _says("unique name for routes, logs and metrics", min_length=1, max_length=100)]
     dialect: Annotated[Literal["openai-chat"], _says("what the server speaks")] = "openai-chat"
     base_url: Annotated[str, _says("`http://` or `https://` address up to and with `/v1`")] = ""
-    api_key: Annotated[str, _says("key sent as bearer token; `env:NAME` reads it from the environment")] = ""
+    api_key: Annotated[
+        str, _says("key sent as bearer token; `env:NAME` reads it from the environment", is_secret=True)
+    ] = ""
     models: Annotated[
         tuple[str, ...],
         _says("names, globs (`gpt-*`) or `ours = theirs` pairs that it serves; none asks the server for its list"),
     ] = ()
-    weight: Annotated[float, _says("share of the requests among equals", ge=0)] = 1.0
-    headers: Annotated[dict[str, str], _says("extra request headers; values may be `env:NAME`")] = field(
-        default_factory=dict
+    weight: Annotated[
+        float, _says("share of the requests among equals; 0 asks it only when the others fail", ge=0, le=1e6)
+    ] = 1.0
+    headers: Annotated[dict[str, str], _says("extra request headers; values may be `env:NAME`", is_secret=True)] = (
+        field(default_factory=dict)
     )
     ca_file: Annotated[str, _says("PEM file of the certificate authorities to trust instead of the usual")] = ""
     ask_usage: Annotated[bool, _says("ask for usage on every stream, for the log and metrics")] = True
-    idle_connections: Annotated[int, _says("idle connections kept open to it", ge=0)] = 100
+    idle_connections: Annotated[int, _says("idle connections kept open to it", ge=0, le=100_000)] = 100
     engine: Annotated[Literal["", "llama.cpp"], _says("`llama.cpp` runs the GGUF file at `path`")] = ""
-    path: Annotated[str, _says("GGUF file; `demo` is the model that comes with Unbroken")] = ""
-    engine_settings: Annotated[EngineSettings, _says("how the engine runs it, see below")] = field(
-        default_factory=EngineSettings
-    )
+    path: Annotated[
+        str, _says("GGUF file, of a split model its first part; `demo` is the model that comes with Unbroken")
+    ] = ""
+    engine_options: Annotated[EngineOptions, _says("how the engine runs the file")] = EngineOptions()
 
 
-class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RouteSettings(Section, frozen=True, kw_only=True):
     """Which upstreams serve a model, in order; without a route all that list it are equals."""
 
     model: Annotated[str, _says("name or glob that clients ask for", min_length=1)]
     upstreams: Annotated[
-        tuple[str | tuple[str, ...], ...],
-        _says("names in the order to try; a list within the list is of equals; `name:model` asks for another model"),
+        tuple[str | Annotated[tuple[str, ...], Meta(min_length=1)], ...],
+        _says(
+            "names in the order to try; a list within the list is of equals; `name:model` asks for another model",
+            min_length=1,
+        ),
     ]
 
 
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(Section, frozen=True, kw_only=True):
     """All settings, by section of the file."""
 
     server: ServerSettings = ServerSettings()
@@ -115,8 +153,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: TimeoutSettings = TimeoutSettings()
     retries: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
-    keys: Annotated[dict[str, str], _says("name = key, or `env:NAME`; names appear in the log, keys never")] = field(
-        default_factory=dict
-    )
+    keys: Annotated[
+        dict[str, str],
+        _says(
+            "name = key, or `env:NAME`; who may call. Names appear in the log, keys never. None: only this machine may",
+            is_secret=True,
+        ),
+    ] = field(default_factory=dict)
     upstream: tuple[UpstreamSettings, ...] = ()
     route: tuple[RouteSettings, ...] = ()

@@ -56,6 +56,7 @@ class Engine:
         self._key = secrets.token_urlsafe(32)
         self._directory: str | None = None
         self._address: EngineAddress | None = None
+        self._context_length: int | None = None
         self._process: EngineProcess | None = None
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -64,6 +65,11 @@ class Engine:
     def address(self) -> EngineAddress | None:
         """Where the engine answers; None while it is not ready."""
         return self._address
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that one conversation may hold; None until the engine was ready once."""
+        return self._context_length
 
     @property
     def pid(self) -> int | None:
@@ -126,6 +132,7 @@ class Engine:
             ready = self._clock()
             host = "engine" if order.socket_path else "127.0.0.1"
             self._address = EngineAddress(order.socket_path, host, report.port, self._key)
+            self._context_length = report.context_size
             self._tell(EnginePhase.READY, f'runs "{model.name}"', 1.0)
             reason = await process.wait_for_death()
             return False, reason, self._clock() - ready

@@ -39,10 +39,14 @@ class EngineOrder(msgspec.Struct, frozen=True):
 
 
 class EngineReport(msgspec.Struct, frozen=True):
-    """What came of it: ready at the loopback `port` (0 on a unix socket), or why not, where it is not in the log."""
+    """What came of it: ready at the loopback `port` (0 on a unix socket), or why not, where it is not in the log.
+
+    `context_size` is what one conversation may hold, in tokens.
+    """
 
     is_ready: bool
     port: int = 0
+    context_size: int = 0
     failure: str = ""
 
 
@@ -53,7 +57,7 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineOrder)
     _end_with_parent(order.parent, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
     try:
-        server = _load(order)
+        server, context_size = _load(order)
     except RuntimeError:  # llama.cpp has said why in its log
         return _report(reports, EngineReport(is_ready=False))
     except ModelTooLarge as error:
@@ -62,7 +66,7 @@ def main() -> None:
         return _report(reports, EngineReport(is_ready=False, failure=f'"{error.filename}": {error.strerror}'))
     wait_for_end = _listen_for_end(order.parent)
     port = 0 if order.socket_path else int(str(server.listening_address).rpartition(":")[2])
-    _report(reports, EngineReport(is_ready=True, port=port))
+    _report(reports, EngineReport(is_ready=True, port=port, context_size=context_size))
     wait_for_end()
     _remove_socket(order.socket_path)
     os._exit(0)  # llama.cpp's own way out waits for its open connections
@@ -72,7 +76,8 @@ def _report(reports: BinaryIO, report: EngineReport) -> None:
     reports.write(msgspec.json.encode(report) + b"\n")
 
 
-def _load(order: EngineOrder) -> Any:
+def _load(order: EngineOrder) -> tuple[Any, int]:
+    """The running server, and the tokens that a conversation may hold."""
     import xllamacpp  # 30 ms and 100 MB that only this process spends
 
     kinds = xllamacpp.ggml_backend_dev_type
@@ -81,7 +86,8 @@ def _load(order: EngineOrder) -> Any:
     plan = plan_engine(order.settings, order.model, Machine(usable_cores(), free_memory(), gpu_bytes))
     if order.socket_path:
         Path(order.socket_path).unlink(missing_ok=True)  # of a predecessor that was killed
-    return xllamacpp.Server(_parameters(xllamacpp.CommonParams(), order, plan))
+    server = xllamacpp.Server(_parameters(xllamacpp.CommonParams(), order, plan))
+    return server, min(plan.context_size, order.model.context_length or plan.context_size)  # llama.cpp caps it so
 
 
 def _parameters(params: Any, order: EngineOrder, plan: EnginePlan) -> Any:
@@ -93,7 +99,7 @@ def _parameters(params: Any, order: EngineOrder, plan: EnginePlan) -> Any:
     params.port = 1 if order.socket_path else 0  # a unix socket has none, but is refused with 0
     params.api_keys = [order.key]
     params.n_threads_http = HTTP_THREADS
-    params.sse_ping_interval = 1  # second: a reader who leaves before the first token is noticed by a failed write only
+    params.sse_ping_interval = -1  # the gateway has its own
     params.ui = False
     params.cors_origins = params.cors_methods = params.cors_headers = ""
     params.cors_credentials = False

@@ -8,6 +8,7 @@ from unbroken.upstream.model_file import ModelFile
 
 MOST_AUTOMATIC_CONTEXT = 8192  # tokens a conversation; more is a wish, as it costs memory from the first second
 LEAST_AUTOMATIC_CONTEXT = 512
+CONTEXT_STEP = 256  # llama.cpp rounds up to it
 SMALL_MODEL_BYTES = 64 << 20  # below it threads wait for each other longer than they compute
 WORK_BYTES = 64 << 20  # llama.cpp's own buffers, about
 
@@ -33,6 +34,7 @@ def plan_engine(settings: EngineSettings, model: ModelFile, machine: Machine) ->
     """
     free = None if machine.free_bytes is None else machine.free_bytes + machine.gpu_bytes
     context = settings.context_size or _automatic_context(model, settings.slots, free)
+    context = -(-context // CONTEXT_STEP) * CONTEXT_STEP
     needed = _needed_bytes(model, settings.slots, context)
     if free is not None and needed > free:
         raise ModelTooLarge(

@@ -127,13 +127,21 @@ class _Cursor:
         self.position = 0
 
     def take(self, length: int) -> bytes:
-        if self.position + length > self._size:
-            raise GgufInvalid(f"is damaged or incomplete: its header goes beyond its {self._size:,} bytes")
+        self._check(length)
         data = self._stream.read(length)
         if len(data) != length:
             raise GgufInvalid(f"is incomplete: it ends after {self.position + len(data):,} bytes, inside its header")
         self.position += length
         return data
+
+    def skip(self, length: int) -> None:
+        self._check(length)
+        self._stream.seek(length, 1)
+        self.position += length
+
+    def _check(self, length: int) -> None:
+        if self.position + length > self._size:
+            raise GgufInvalid(f"is damaged or incomplete: its header goes beyond its {self._size:,} bytes")
 
     def number(self, layout: str) -> int:
         return int(struct.unpack(layout, self.take(struct.calcsize(layout)))[0])
@@ -154,8 +162,11 @@ class _Cursor:
         length = self.count("items in one array", MAX_ARRAY_ITEMS)
         if length <= KEPT_ITEMS and item != _STRING:
             return tuple(self._scalar(item) for _ in range(length))
+        if item != _STRING:
+            self.skip(length * _width(item))
+            return None
         for _ in range(length):
-            self.take(self.count("bytes in one text", MAX_STRING_BYTES) if item == _STRING else _width(item))
+            self.take(self.count("bytes in one text", MAX_STRING_BYTES))
         return None
 
     def _scalar(self, kind: int) -> Scalar:

@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
             self._headers, self._is_framed = [], False
 
     def _take_unasked(self, data: bytes) -> None:
-        """Bytes while no request is under way: from a new connection they are its first answer, from an idle one junk."""
+        """Bytes while no request is under way: a new connection's first answer, an idle one's junk."""
         if self.is_reused or len(self._early) + len(data) > MAX_HEAD_BYTES:
             return self.close()
         self._early += data

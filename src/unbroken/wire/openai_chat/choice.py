@@ -97,13 +97,15 @@ class ChoiceRelay:
         mended.is_plain = had_role and mended.says_something and not reason
         calls = delta.get("tool_calls", NULL)
         if is_said("tool_calls", calls):
-            # A piece with an id or a name may begin a call; quotes inside strings are escaped, so this is exact.
-            mended.is_plain = mended.is_plain and not (b'"id"' in bytes(calls) or b'"name"' in bytes(calls))
             if self._tools is None:
                 self._tools = ToolCalls(self._stream_id, self.index)
+            begun = self._tools.begun
             new_calls = self._tools.mend(calls, is_last=bool(reason))
             if new_calls is not calls:
                 delta = {**delta, "tool_calls": new_calls}
+            # A piece with an id or a name may begin a call; quotes inside strings are escaped, so this is exact.
+            names_a_call = b'"id"' in bytes(calls) or b'"name"' in bytes(calls)
+            mended.is_plain = mended.is_plain and not names_a_call and self._tools.begun == begun
         elif reason and self._tools is not None:
             mended.before += [{"tool_calls": calls} for calls in self._tools.without_arguments()]
         return delta

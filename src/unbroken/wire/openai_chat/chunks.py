@@ -16,6 +16,7 @@ from unbroken.chat.usage import Usage
 from unbroken.wire.openai_chat.choice import ChoiceRelay, Members, MendedChoice
 from unbroken.wire.openai_chat.envelope import NULL, Envelope, Fields
 from unbroken.wire.openai_chat.errors import is_error, read_error_event
+from unbroken.wire.openai_chat.plain import Pass, learn_envelope
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.openai_chat.template import Fill, learn_template
 from unbroken.wire.openai_chat.usage import read_usage
@@ -75,6 +76,8 @@ class ChunkRelay:
         self._usage_chunk: bytes | None = None
         self._failure: Failure | None = None
         self._fill: Fill | None = None
+        self._pass: Pass | None = None
+        self._open: set[int] = set()  # choices to which plain chunks may add
         self._learn_at = 0
 
     def feed(self, event: SseEvent) -> list[Block]:
@@ -85,9 +88,15 @@ class ChunkRelay:
                 every call raises it again.
         """
         type, data = event
-        if self._fill is not None and not type and (block := self._fill(data)) is not None:
-            self.deltas += 1
-            return [block]
+        if not type:
+            if self._fill is not None and (block := self._fill(data)) is not None:
+                self.deltas += 1
+                return [block]
+            if self._pass is not None and (block := self._pass(data, self._open)) is not None:
+                self.deltas += 1
+                if self.deltas >= self._learn_at:
+                    self._learn_text(data, block)
+                return [block]
         if self._failure is not None:
             raise UpstreamFailed(self._failure)
         word = data.strip()
@@ -117,7 +126,8 @@ class ChunkRelay:
         return [DONE] if self._usage_chunk is None else [Block(write_data(self._usage_chunk)), DONE]
 
     def _fail(self, failure: Failure) -> Failure:
-        self._failure, self._fill = failure, None  # the progress stays: it tells whether another may be asked
+        # The progress stays what it was: it tells whether another upstream may be asked.
+        self._failure, self._fill, self._pass = failure, None, None
         return failure
 
     def _done(self) -> list[Block]:
@@ -174,6 +184,7 @@ class ChunkRelay:
         self.finish_reasons = {
             choice.index: choice.finish_reason for choice in self._choices.values() if choice.finish_reason is not None
         }
+        self._open = self._choices.keys() - self.finish_reasons.keys()
         says_something = any(choice.says_something for choice in mended)
         self.deltas += says_something
         if len(self.finish_reasons) >= max(self._expected, len(self._choices)):
@@ -212,12 +223,13 @@ class ChunkRelay:
             self.ignored += 1
         blocks = [Block(write_data(chunk)) for chunk in chunks]
         if len(mended) == len(blocks) == 1 and mended[0].is_plain and usage is None:
-            self._learn(data, blocks[0])
+            if self.deltas >= self._learn_at:
+                self._learn_text(data, blocks[0])
+                self._pass = learn_envelope(data, fields, blocks[0])
         else:
             self._fill = None  # what the next chunk means may have changed
         return blocks
 
-    def _learn(self, data: bytes, block: Block) -> None:
-        if self.deltas >= self._learn_at:
-            self._learn_at = self.deltas + LEARN_EVERY
-            self._fill = learn_template(data, block)
+    def _learn_text(self, data: bytes, block: Block) -> None:
+        self._learn_at = self.deltas + LEARN_EVERY
+        self._fill = learn_template(data, block)

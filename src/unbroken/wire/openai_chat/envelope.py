@@ -54,21 +54,24 @@ def replace_members(data: bytes, fields: Fields, values: Fields) -> bytes:
     All other bytes stay as they are, white space included. Only an object that lacks one of the members, or has
     one of its own twice, is written anew.
     """
-    if values.keys() <= fields.keys() and (pieces := _pieces(data, fields, values)) is not None:
-        return b"".join(pieces)
-    written: dict[str, Any] = {**fields, **values}
-    return _write(written)
+    spans = member_spans(data, fields)
+    if spans is None or not values.keys() <= fields.keys():
+        written: dict[str, Any] = {**fields, **values}
+        return _write(written)
+    pieces, done = [], 0
+    for _, start, end, name in sorted((*spans[name], name) for name in values):
+        pieces += [data[done:start], bytes(values[name])]
+        done = end
+    return b"".join([*pieces, data[done:]])
 
 
-def _pieces(data: bytes, fields: Fields, values: Fields) -> list[bytes] | None:
-    """`data` cut before and after each value that is replaced; None where a member occurs twice."""
-    pieces, done, at = [], 0, 0
+def member_spans(data: bytes, fields: Fields) -> dict[str, tuple[int, int, int]] | None:
+    """Where each member of the JSON object `data` begins, and its value begins and ends; None if one occurs twice."""
+    spans, at = {}, 0
     for name, raw in fields.items():
         member = _MEMBER.match(data, at)
         if member is None or member[1] != name.encode():
             return None
-        at = member.end() + len(bytes(raw))
-        if name in values:
-            pieces += [data[done : member.end()], bytes(values[name])]
-            done = at
-    return [*pieces, data[done:]] if data[at:].strip() == b"}" else None
+        start = member.end()
+        spans[name] = (at, start, at := start + len(bytes(raw)))
+    return spans if data[at:].strip() == b"}" else None

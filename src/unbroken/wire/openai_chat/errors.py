@@ -113,7 +113,7 @@ def _from_envelope(said: object, fault: Fault, status: int, secret: str) -> Fail
         _told(value, secret) if isinstance(value := error.get(key), str) else None for key in ("type", "param", "code")
     )
     message = error.get("message") or error.get("detail")
-    if not isinstance(message, str):
+    if not isinstance(message, str) or not message.strip():
         message = msgspec.json.encode(said).decode()
     if fault is Fault.ERROR_EVENT:
         number = error.get("code")

@@ -62,6 +62,11 @@ class ToolCalls:
         self._seed = f"{stream_id}/{choice}"
         self._calls: list[_Call] = []
 
+    @property
+    def begun(self) -> int:
+        """How many calls have begun."""
+        return len(self._calls)
+
     def mend(self, raw: Raw, *, is_last: bool = False) -> Raw:
         """The pieces in `raw` with a right index each, and an id on each first one; the same object if they had them.
 
@@ -166,7 +171,7 @@ def made_id(seed: str, index: int) -> str:
 
 def _begins_another(call: _Call, function: _Function | None) -> bool:
     """Whether a piece without an id, at the index of `call`, begins another call: servers that give all index 0."""
-    if function is None or not function.name:
+    if function is None or not function.name or not call.name:
         return False
     return function.name != call.name or (call.has_arguments and _is_whole(function.arguments))
 

@@ -1,0 +1,302 @@
+"""Readers who leave, and readers who are slow (FAULTS.md 26, 28; laws 7 and 9)."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from unbroken.upstream.scripted import (
+    Gate,
+    Hold,
+    ReadNothing,
+    Script,
+    ScriptedUpstream,
+    Stall,
+    before_head,
+    cut_after,
+    error_event,
+    hold_after,
+    insert_after,
+    overloaded,
+    rate_limited,
+    stall_after,
+    text,
+)
+
+from .conftest import Served, upstream_settings
+
+pytestmark = pytest.mark.anyio
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+class RawClient:
+    """A client that reads from its socket only what it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self._writer = reader, writer
+
+    def send(self, **fields: object) -> None:
+        body = msgspec.json.encode(Served.body(**fields))  # type: ignore[arg-type]
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        self._writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+
+    async def read_to_end(self) -> str:
+        """The text of the stream, which must end in [DONE]."""
+        data = await self.reader.readuntil(b"0\r\n\r\n")
+        assert data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"), data[-200:]
+        lines = [line[6:] for line in data.split(b"\n") if line.startswith(b'data: {"')]
+        chunks = [msgspec.json.decode(line) for line in lines]
+        return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
+
+    def leave(self) -> None:
+        self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def raw_client(gateway: Served) -> AsyncIterator[RawClient]:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", gateway.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=64 << 20)
+    # The stream's own limit is for finding a line's end; what is not asked for is not read from the socket either.
+    reader._limit = 1 << 10  # type: ignore[attr-defined]
+    client = RawClient(reader, writer)
+    try:
+        yield client
+    finally:
+        client.leave()
+
+
+# --- leaving
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_during_prefill_stops_the_upstream(
+    serve, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """FAULTS.md 26: nothing has been written yet, and there is nothing to write."""
+    upstream.script(Script((Stall(),)))
+    gateway = await serve(upstream)
+    async with raw_client(gateway) as client:
+        client.send(stream=stream)
+        await upstream.wait_for_requests(1)
+        client.leave()
+        await upstream.wait_until_left(timeout=1)
+    line = await gateway.wait_for_line()
+    assert (line["outcome"], line["status"], line["output_tokens"]) == ("client_left", 499, 0)
+    assert "message" not in line
+
+
+async def test_a_client_that_leaves_after_the_role_stops_the_upstream(serve, upstream: ScriptedUpstream) -> None:
+    """FAULTS.md 26."""
+    gate = Gate()
+    upstream.script(text("one two three") | hold_after(1, gate))
+    gateway = await serve(upstream)
+    async with raw_client(gateway) as client:
+        client.send(stream=True)
+        await gate.wait_until_reached()
+        client.leave()
+        await upstream.wait_until_left(timeout=1)
+
+
+async def test_a_client_that_leaves_in_mid_stream_stops_the_upstream_and_is_billed_what_came(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    """FAULTS.md 26, 28."""
+    upstream.script(text("one two three") | stall_after(3))
+    gateway = await serve(upstream)
+    async with gateway.reading() as reading:
+        await reading.read_text("one two")
+    await upstream.wait_until_left(timeout=1)
+    line = await gateway.wait_for_line()
+    assert (line["outcome"], line["output_tokens"], line["estimated"]) == ("client_left", 2, True)
+    metrics = await gateway.metrics()
+    assert metrics['unbroken_requests_total{model="m",outcome="client_left",upstream="up0"}'] == 1
+    assert metrics['unbroken_tokens_total{direction="output",model="m",upstream="up0"}'] == 2
+    assert metrics["unbroken_open_streams"] == 0
+    assert metrics['unbroken_upstream_open_requests{upstream="up0"}'] == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_while_its_request_waits_for_a_retry_is_not_retried(
+    serve, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """FAULTS.md 26: also in backoff, whether comments have been sent or not."""
+    upstream.always(rate_limited(8))
+    gateway = await serve(upstream, keep_alive={"first": 0.02})
+    async with raw_client(gateway) as client:
+        client.send(stream=stream)
+        await upstream.wait_for_requests(1)
+        if stream:
+            await client.reader.readuntil(b": keep-alive\n")
+        client.leave()
+        line = await gateway.wait_for_line()
+    assert line["outcome"] == "client_left"
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_while_we_connect_ends_the_connecting(
+    serve, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """FAULTS.md 26: the TLS handshake of this upstream never ends."""
+    upstream.always(Script((ReadNothing(),)))
+    silent = upstream_settings("up0", upstream, base_url=upstream.base_url.replace("http:", "https:"))
+    gateway = await serve(silent)
+    async with raw_client(gateway) as client:
+        client.send(stream=stream)
+        await upstream.wait_for_connections(1)
+        client.leave()
+        line = await gateway.wait_for_line()
+    assert line["outcome"] == "client_left"
+    await upstream.wait_until_unconnected()
+
+
+async def test_the_client_that_left_harms_no_other(serve, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.always(text("one two three") | hold_after(2, gate))
+    gateway = await serve(upstream)
+    async with gateway.reading() as stays:
+        await stays.read_text("one")
+        async with gateway.reading() as leaves:
+            await leaves.read_text("one")
+        await upstream.wait_until_left()
+        gate.open()
+        answer = await stays.read_to_end()
+    assert answer.text == "one two three"
+    assert answer.is_done
+
+
+async def test_the_books_hold_what_was_emitted_never_an_errors_text(serve, upstream: ScriptedUpstream) -> None:
+    """FAULTS.md 28."""
+    upstream.script(text("one two three", usage=USAGE))
+    upstream.script(text("one two three") | cut_after(3))
+    upstream.script(text("one two three") | error_event("a long story " * 100, after=2))
+    upstream.script(text("one two three", usage=False), overloaded())
+    gateway = await serve(upstream, retries={"attempts": 1})
+    for _ in range(5):
+        await gateway.stream()
+    await gateway.wait_until_idle()
+    lines = [line for line in gateway.log_lines() if line["event"] == "request"]
+    assert [(line["outcome"], line["input_tokens"], line["output_tokens"]) for line in lines] == [
+        ("finished", 7, 3),
+        ("cut", 0, 2),
+        ("server_error", 0, 1),
+        ("finished", 0, 3),
+        ("overloaded", 0, 0),
+    ]
+    assert [line.get("estimated") for line in lines] == [None, True, True, True, None]
+    assert not any("one" in str(line) or "hello" in str(line) for line in lines), "content stays out of the log"
+
+
+async def test_a_whole_answer_is_billed_as_the_upstream_says(serve, upstream: ScriptedUpstream) -> None:
+    """FAULTS.md 28."""
+    upstream.script(text("one two three", usage=USAGE))
+    gateway = await serve(upstream)
+    await gateway.ask()
+    line = await gateway.wait_for_line()
+    assert (line["outcome"], line["input_tokens"], line["output_tokens"]) == ("finished", 7, 3)
+
+
+# --- slow readers
+
+PIECE = "x" * 16384
+PIECES = 1500  # 24 MB: more than all buffers of the kernel on the way
+MOST_ON_THE_WAY = 16 << 20  # what those may hold; the gateway's own part is far less
+
+
+async def test_a_client_that_stops_reading_stops_the_upstream_and_gets_every_token_when_it_reads_again(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    """Law 9; and no limit between tokens runs while it is the client who is slow."""
+    upstream.script(text([PIECE] * PIECES))
+    gateway = await serve(upstream, timeouts={"between_tokens": 0.05}, keep_alive={"first": 0.01, "every": 0.01})
+    async with raw_client(gateway) as client:
+        client.send(stream=True)
+        await upstream.wait_until_blocked()
+        sent = upstream.bytes_sent
+        assert sent < MOST_ON_THE_WAY
+        (connection,) = _connections(gateway)
+        assert connection.transport.get_write_buffer_size() < 1 << 20, "what we hold ourselves is little"
+        await asyncio.sleep(0.15)  # several times the limit between tokens
+        assert upstream.bytes_sent == sent
+        assert connection.transport.get_write_buffer_size() < 1 << 20, "comments do not pile up either"
+        got = await client.read_to_end()
+    assert got == PIECE * PIECES
+    assert (await gateway.wait_for_line())["outcome"] == "finished"
+
+
+async def test_a_slow_client_slows_nobody_else(serve, upstream: ScriptedUpstream) -> None:
+    """Law 9."""
+    upstream.script(text([PIECE] * PIECES))
+    gateway = await serve(upstream)
+    async with raw_client(gateway) as client:
+        client.send(stream=True)
+        await upstream.wait_until_blocked()
+        for _ in range(3):
+            assert (await gateway.stream()).is_done
+
+
+async def test_a_client_that_leaves_while_the_upstream_is_stopped_for_it_frees_the_upstream(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    """FAULTS.md 26: the connection is paused, and must be closed all the same."""
+    upstream.script(text([PIECE] * PIECES))
+    gateway = await serve(upstream)
+    async with raw_client(gateway) as client:
+        client.send(stream=True)
+        await upstream.wait_until_blocked()
+        client.leave()
+        await upstream.wait_until_left(timeout=1)
+    assert (await gateway.wait_for_line())["outcome"] == "client_left"
+
+
+async def test_the_limit_between_tokens_runs_again_once_the_client_has_caught_up(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(text([PIECE] * PIECES) | insert_after(PIECES + 1, Stall()))
+    gateway = await serve(upstream, timeouts={"between_tokens": 0.2})
+    async with raw_client(gateway) as client:
+        client.send(stream=True)
+        await upstream.wait_until_blocked()
+        data = await client.reader.readuntil(b"\r\n0\r\n\r\n")
+    assert b"no further token within 0.2 s" in data[-400:]
+
+
+async def test_the_next_request_on_the_same_connection_is_not_paused(serve, upstream: ScriptedUpstream) -> None:
+    """A pause belongs to one answer: the upstream's kept connection must not stay deaf."""
+    upstream.script(text([PIECE] * PIECES))
+    gateway = await serve(upstream)
+    async with raw_client(gateway) as client:
+        client.send(stream=True)
+        await upstream.wait_until_blocked()
+        await client.read_to_end()
+        client.send(stream=True)
+        assert await client.read_to_end() == "one two three"
+    assert upstream.connections == 1
+
+
+async def test_a_request_that_waits_behind_a_stream_is_served_when_the_stream_is_done(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    """Pipelined requests of one client are answered in their order."""
+    gate = Gate()
+    upstream.script(text("one two three") | before_head(Hold(gate)), text("four five"))
+    gateway = await serve(upstream)
+    async with raw_client(gateway) as client:
+        client.send(stream=True)
+        client.send(stream=True)
+        await gate.wait_until_reached()
+        gate.open()
+        assert await client.read_to_end() == "one two three"
+        assert await client.read_to_end() == "four five"
+
+
+def _connections(gateway: Served) -> list:
+    """The client connections on which an answer is being sent."""
+    return [connection for connection in gateway.connections if connection.on_pause is not None]

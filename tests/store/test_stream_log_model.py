@@ -1,0 +1,234 @@
+"""A log against a model of it: whatever is done, in any order, what a reader got is a slice of the stream."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from unbroken.chat.stream import Block, Epoch, Offset, StreamId
+from unbroken.store.log import OffsetUnknown, StaleEpoch, StreamEnded, StreamExists, StreamUnknown
+
+STREAMS = (StreamId("a"), StreamId("b"))
+ONE = st.sampled_from(STREAMS)
+BLOCKS = st.lists(st.binary(min_size=1, max_size=3).map(Block), min_size=1, max_size=3)
+
+
+@dataclass
+class Reader:
+    """What a follower was given, and what it does to the log while it is called."""
+
+    at: int
+    got: list[Block] = field(default_factory=list)
+    has_ended: bool = False
+    is_following: bool = True
+    begins_at: int = 0
+    plans: list[Callable[[], None]] = field(default_factory=list)
+    leave: Callable[[], None] = lambda: None
+
+    def __call__(self, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
+        assert self.is_following
+        assert not self.has_ended
+        assert first == self.at + 1
+        self.at += len(blocks)
+        self.got += blocks
+        self.has_ended = ends
+        if self.plans:
+            self.plans.pop()()
+
+
+@dataclass
+class Model:
+    """One stream as it should be."""
+
+    keep: bool
+    epoch: Epoch
+    blocks: list[Block] = field(default_factory=list)
+    has_ended: bool = False
+    had: int = 0  # how many blocks some follower has had
+    readers: list[Reader] = field(default_factory=list)
+
+    @property
+    def first_held(self) -> int:
+        return 0 if self.keep else self.had
+
+
+class LogMachine(RuleBasedStateMachine):
+    """Appends, claims, followers that come, go and act while they are called, reads and forgetting."""
+
+    def __init__(self, new_log: Any) -> None:
+        super().__init__()
+        self.made = new_log()
+        self.log = self.made.log
+        self.models: dict[StreamId, Model] = {}
+
+    def teardown(self) -> None:
+        self.made.close()
+
+    @initialize(keeps=st.tuples(st.booleans(), st.booleans()))
+    def begin(self, keeps: tuple[bool, bool]) -> None:
+        for stream, keep in zip(STREAMS, keeps, strict=True):
+            self.models[stream] = Model(keep, self.log.create(stream, keep=keep))
+
+    @rule(stream=ONE, keep=st.booleans())
+    def create(self, stream: StreamId, keep: bool) -> None:
+        if stream in self.models:
+            with pytest.raises(StreamExists):
+                self.log.create(stream, keep=keep)
+        else:
+            self.models[stream] = Model(keep, self.log.create(stream, keep=keep))
+
+    @rule(stream=ONE)
+    def claim(self, stream: StreamId) -> None:
+        if (model := self.models.get(stream)) is None:
+            with pytest.raises(StreamUnknown):
+                self.log.claim(stream)
+        else:
+            former, model.epoch = model.epoch, self.log.claim(stream)
+            assert model.epoch > former
+
+    @rule(stream=ONE, blocks=BLOCKS)
+    def append(self, stream: StreamId, blocks: list[Block], ends: bool = False) -> None:
+        if (model := self.models.get(stream)) is None:
+            with pytest.raises(StreamUnknown):
+                self.log.append(stream, Epoch(1), blocks)
+        elif model.has_ended:
+            with pytest.raises(StreamEnded):
+                self.log.append(stream, model.epoch, blocks, ends=ends)
+        else:
+            self._append(stream, model, blocks, ends)
+            self._settle()
+
+    @rule(stream=ONE, blocks=BLOCKS, surely=st.integers(0, 3))
+    def end(self, stream: StreamId, blocks: list[Block], surely: int) -> None:
+        if not surely:
+            self.append(stream, blocks, ends=True)
+
+    def _append(self, stream: StreamId, model: Model, blocks: list[Block], ends: bool) -> None:
+        model.blocks += blocks
+        model.has_ended = ends
+        self.log.append(stream, model.epoch, blocks, ends=ends)
+
+    @rule(stream=ONE, blocks=BLOCKS, epoch=st.integers(-1, 5))
+    def append_as_another(self, stream: StreamId, blocks: list[Block], epoch: int) -> None:
+        model = self.models.get(stream)
+        if model is not None and epoch != model.epoch:
+            with pytest.raises(StaleEpoch):
+                self.log.append(stream, Epoch(epoch), blocks)
+
+    @rule(stream=ONE, place=st.integers(0, 12))
+    def follow(self, stream: StreamId, place: int) -> None:
+        if model := self.models.get(stream):
+            after = model.first_held + place % (len(model.blocks) - model.first_held + 1)
+            self._follow(stream, model, Reader(after, begins_at=after))
+            self._settle()
+
+    @rule(stream=ONE, after=st.integers(-1, 12))
+    def follow_from_nowhere(self, stream: StreamId, after: int) -> None:
+        model = self.models.get(stream)
+        if model is None:
+            with pytest.raises(StreamUnknown):
+                self.log.follow(stream, Offset(after), Reader(after))
+        elif not model.first_held <= after <= len(model.blocks):
+            with pytest.raises(OffsetUnknown):
+                self.log.follow(stream, Offset(after), Reader(after))
+
+    def _follow(self, stream: StreamId, model: Model, reader: Reader) -> None:
+        model.readers.append(reader)
+        reader.leave = self.log.follow(stream, Offset(reader.at), reader)
+
+    @precondition(lambda self: self.following())
+    @rule(place=st.integers(0, 9))
+    def unfollow(self, place: int) -> None:
+        self._leave(self._choose(place))
+
+    def _leave(self, reader: Reader) -> None:
+        reader.leave()
+        reader.is_following = False
+
+    @precondition(lambda self: self.following())
+    @rule(
+        places=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+        blocks=BLOCKS,
+        plan=st.sampled_from(["append", "leave", "sends away", "brings", "claim"]),
+    )
+    def plan(self, places: tuple[int, int], blocks: list[Block], plan: str) -> None:
+        """The reader will do this when it is called next."""
+        reader, other = self._choose(places[0]), self._choose(places[1])
+        stream, model = next(pair for pair in self.models.items() if any(r is reader for r in pair[1].readers))
+
+        def act() -> None:
+            if self.models.get(stream) is not model:
+                return
+            match plan:
+                case "append" if not model.has_ended:
+                    self._append(stream, model, blocks, False)
+                case "leave":
+                    self._leave(reader)
+                case "sends away":
+                    self._leave(other)
+                case "brings":
+                    self._follow(stream, model, Reader(reader.at, begins_at=reader.at))
+                case "claim":
+                    model.epoch = self.log.claim(stream)
+
+        reader.plans.append(act)
+
+    @rule(stream=ONE, after=st.integers(-1, 12))
+    def read(self, stream: StreamId, after: int) -> None:
+        model = self.models.get(stream)
+        if model is None:
+            with pytest.raises(StreamUnknown):
+                self.log.read(stream, Offset(after))
+        elif not model.first_held <= after <= len(model.blocks):
+            with pytest.raises(OffsetUnknown):
+                self.log.read(stream, Offset(after))
+        else:
+            expected = list(enumerate(model.blocks, 1))[after:]
+            assert [(entry.offset, entry.block) for entry in self.log.read(stream, Offset(after))] == expected
+
+    @rule(stream=ONE)
+    def forget(self, stream: StreamId) -> None:
+        self.log.forget(stream)
+        if model := self.models.pop(stream, None):
+            for reader in model.readers:
+                reader.is_following = False
+
+    def following(self) -> list[Reader]:
+        return [reader for model in self.models.values() for reader in model.readers if reader.is_following]
+
+    def _choose(self, place: int) -> Reader:
+        following = self.following()
+        return following[place % len(following)]
+
+    def _settle(self) -> None:
+        self.made.settle()
+        for model in self.models.values():
+            model.had = max([model.had, *(reader.at for reader in model.readers if reader.got)])
+
+    @invariant()
+    def everyone_has_exactly_the_rest(self) -> None:
+        assert not self.made.errors
+        for model in self.models.values():
+            for reader in model.readers:
+                assert reader.got == model.blocks[reader.begins_at : reader.at]
+                if reader.is_following:
+                    assert reader.at == len(model.blocks)
+                    assert reader.has_ended == model.has_ended
+
+
+def test_a_log_behaves_as_its_model(new_log: Any) -> None:
+    run_state_machine_as_test(
+        lambda: LogMachine(new_log),
+        settings=settings(max_examples=200, stateful_step_count=40, deadline=None),
+    )
