@@ -26,17 +26,18 @@ STOP_SECONDS = 10.0
 PROGRAM_SECONDS = 90.0
 PROGRAMS = Path(__file__).parent / "programs"
 
-http = httpx2.Client(trust_env=False, timeout=START_SECONDS)  # for what is asked beside the SDKs; no proxy between
+#: For what is asked beside the SDKs: no proxy between, and no connection that the other end may have closed by now.
+http = httpx2.Client(trust_env=False, timeout=START_SECONDS, limits=httpx2.Limits(max_keepalive_connections=0))
 
 _ANNOUNCED = re.compile(r"serves at (?P<url>http://\S+/v1)$")
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = START_SECONDS, *, every: float = 0.01) -> Any:
     """What `condition` gives once that is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
+        time.sleep(every)
     return found
 
 

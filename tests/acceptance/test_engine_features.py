@@ -95,8 +95,11 @@ def test_an_answer_ends_before_a_stop_word(client: OpenAI) -> None:
     word = whole.split()[5]
     for stopped in (ask(client, temperature=0, stop=[word]), stream(client, temperature=0, stop=word)):
         assert text(stopped) == whole[: whole.index(word)]
-        reasons = [choice.finish_reason for chunk in (stopped if isinstance(stopped, list) else [stopped])
-                   for choice in chunk.choices]
+        reasons = [
+            choice.finish_reason
+            for chunk in (stopped if isinstance(stopped, list) else [stopped])
+            for choice in chunk.choices
+        ]
         assert reasons[-1] == "stop"
 
 

@@ -1,6 +1,9 @@
 """What goes wrong is told so that the official SDK raises what its users catch."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 from openai import OpenAI
 
 from tests.acceptance.conftest import GatewayBefore
-from tests.acceptance.processes import GatewayProcess, gateway_process, scripted_process
+from tests.acceptance.processes import GatewayProcess, bare_environment, gateway_process, scripted_process
 
 KEY = "acceptance-key-of-the-app"
 UPSTREAM_KEY = "acceptance-key-of-the-upstream"
@@ -31,8 +34,6 @@ FAULTY: dict[str, tuple[str, type[openai.APIError], str]] = {
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """A gateway that wants a key, before providers that fail each in its own way."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         lines = [f'[keys]\napp = "{KEY}"\n[retries]\nattempts = 2\nbackoff_first = 0.01\nbreaker_failures = 1000']
         for model, (script, _, _) in FAULTY.items():
@@ -58,8 +59,10 @@ def test_a_provider_that_fails_before_the_first_word(caller: OpenAI, model: str,
     expected = FAULTY[model][1]
     with pytest.raises(expected) as raised:
         list(caller.chat.completions.create(model=model, messages=HELLO, stream=is_streamed))
-    assert raised.value.request_id if isinstance(raised.value, openai.APIStatusError) else True
-    assert raised.value.body.keys() >= {"message", "type", "param", "code"}
+    assert isinstance(raised.value, openai.APIStatusError)
+    assert raised.value.request_id
+    assert isinstance(raised.value.body, dict)
+    assert raised.value.body.keys() == {"message", "type", "param", "code"}
     assert UPSTREAM_KEY not in str(raised.value)
 
 
@@ -79,15 +82,14 @@ def test_a_busy_provider_s_wish_to_wait_is_handed_on(caller: OpenAI) -> None:
     assert int(raised.value.response.headers["retry-after"]) > 0
 
 
-@pytest.mark.parametrize("key", ["wrong-key-of-somebody", " "], ids=["wrong", "none"])
-def test_a_key_that_is_not_known(faulty: GatewayProcess, key: str) -> None:
-    with OpenAI(base_url=faulty.base_url, api_key=key, max_retries=0) as stranger:
+def test_a_key_that_is_not_known(faulty: GatewayProcess) -> None:
+    with OpenAI(base_url=faulty.base_url, api_key="wrong-key-of-somebody", max_retries=0) as stranger:
         with pytest.raises(openai.AuthenticationError) as raised:
             stranger.chat.completions.create(model="busy", messages=HELLO)
         with pytest.raises(openai.AuthenticationError):
             stranger.models.list()
     assert raised.value.code == "invalid_api_key"
-    assert key.strip() == "" or key not in str(raised.value)
+    assert "wrong-key" not in str(raised.value)
 
 
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["stream", "whole"])
@@ -139,11 +141,6 @@ def test_a_gateway_that_is_gone(gateway_before: GatewayBefore) -> None:
 
 
 def test_strangers_are_not_served_without_a_key(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from tests.acceptance.processes import bare_environment
-
     command = [sys.executable, "-m", "unbroken", "serve", "--port", "0", "--host", "0.0.0.0"]
     done = subprocess.run(
         command, cwd=tmp_path, env=bare_environment(), capture_output=True, encoding="utf-8", timeout=60

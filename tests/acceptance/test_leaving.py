@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.acceptance.processes import PROGRAMS, EngineAlone, GatewayProcess, engine_alone, gateway_process, wait_for
 
+QUIET_SECONDS = 1.5  # llama.cpp looks for those who left without a token when nobody has asked it for one second
 ENDLESS = "Count as far as you can: <count>"
 
 
@@ -35,7 +37,7 @@ def before_it(counting: EngineAlone, tmp_path_factory: pytest.TempPathFactory) -
 
 def wait_until_all_is_still(gateway: GatewayProcess, engine: EngineAlone) -> None:
     """Waits until nothing is generated, and checks that this is not because the answer had reached its end."""
-    wait_for(engine.is_idle, "the engine has stopped")
+    wait_for(engine.is_idle, "the engine has stopped", every=QUIET_SECONDS)
     wait_for(lambda: gateway.metric("unbroken_open_streams") == 0, "the gateway has no open stream")
     wait_for(lambda: gateway.metric("unbroken_upstream_open_requests") == 0, "the gateway waits for no upstream")
     assert engine.slots()[0]["n_prompt_tokens"] < engine.slots()[0]["n_ctx"] / 2
@@ -75,16 +77,18 @@ def test_a_program_that_is_killed_stops_the_model(before_it: GatewayProcess, cou
     wait_until_all_is_still(before_it, counting)
 
 
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["stream", "whole"])
 def test_a_reader_who_leaves_before_the_first_token_stops_the_model(
-    before_it: GatewayProcess, counting: EngineAlone
+    before_it: GatewayProcess, counting: EngineAlone, is_streamed: bool
 ) -> None:
     async def leave() -> None:
         async with AsyncOpenAI(base_url=before_it.base_url, api_key="none", max_retries=0) as client:
-            messages = [{"role": "user", "content": "one two three four five six seven " * 200 + "<count>"}]
-            asked = asyncio.create_task(client.chat.completions.create(model="counter", messages=messages))
+            messages: Any = [{"role": "user", "content": "one two three four five six seven " * 200 + ENDLESS}]
+            asking = client.chat.completions.create(model="counter", messages=messages, stream=is_streamed)
+            asked = asyncio.create_task(asking)
             while counting.is_idle():
                 await asyncio.sleep(0)
-            asked.cancel()
+            assert asked.cancel()
 
     asyncio.run(leave())
     wait_until_all_is_still(before_it, counting)

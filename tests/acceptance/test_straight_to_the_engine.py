@@ -33,7 +33,9 @@ def events(base_url: str, key: str, request: dict[str, Any]) -> list[dict[str, A
     )
     blocks = [bytes(event.data) for event in SseReader().feed(response.raise_for_status().content)]
     assert blocks[-1] == b"[DONE]"
-    return [json.loads(block) for block in blocks[:-1]]
+    chunks = [json.loads(block) for block in blocks[:-1]]
+    usage = [chunk for chunk in chunks if not chunk["choices"]]  # llama.cpp has one for each choice
+    return [*(chunk for chunk in chunks if chunk["choices"]), usage[-1]]
 
 
 def said(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:

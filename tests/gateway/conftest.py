@@ -136,7 +136,7 @@ class Served:
     def log_lines(self) -> list[dict[str, Any]]:
         """The lines of the log, once the journal has written what it was told."""
         self.gateway.journal.flush()
-        return [msgspec.json.decode(line) for line in self._out.getvalue().splitlines()]
+        return [msgspec.json.decode(line) for line in self._out.getvalue().split("\n") if line]
 
     def forget_log(self) -> None:
         """Drops the lines so far."""

@@ -49,7 +49,7 @@ async def test_a_kept_connection_that_the_upstream_has_closed_is_replaced_unseen
     serve, upstream: ScriptedUpstream
 ) -> None:
     """FAULTS.md 8: the request has been seen by nobody, so it is no attempt; not even where one is all there may be."""
-    gateway = await serve(upstream, retries={"attempts": 1})
+    gateway = await serve(upstream, retries={"attempts": 1, "breaker_failures": 1})
     assert (await gateway.stream()).is_done
     upstream.script(Script((Cut(),)), text("four five"))
     answer = await gateway.stream()
@@ -57,6 +57,7 @@ async def test_a_kept_connection_that_the_upstream_has_closed_is_replaced_unseen
     assert (await gateway.wait_for_line())["attempts"] == 1
     upstream.script(Script((Cut(),)), text("six seven"))
     assert (await gateway.ask()).json()["choices"][0]["message"]["content"] == "six seven"
+    assert not [line for line in gateway.log_lines() if line["event"] == "upstream"], "nor does it count as a failure"
 
 
 async def test_kept_connections_that_died_together_are_replaced_together(serve, upstream: ScriptedUpstream) -> None:

@@ -346,7 +346,7 @@ async def test_many_streams_at_once_keep_to_themselves(serve, upstream: Scripted
             | (cut_after(3) if said.startswith("cut") else no_done())
         )
     )
-    gateway = await serve(upstream)
+    gateway = await serve(upstream, retries={"breaker_failures": 1000})
     asked = [f"{'cut' if n % 3 else 'whole'} {n} two three" for n in range(60)]
     answers = await asyncio.gather(*(gateway.stream(said) for said in asked))
     for said, answer in zip(asked, answers, strict=True):

@@ -26,6 +26,7 @@ from unbroken.upstream.scripted import (
     error,
     error_event,
     events,
+    hold_after,
     html_error,
     malformed_after,
     overloaded,
@@ -411,6 +412,24 @@ async def test_a_probe_that_fails_keeps_the_circuit_open(
         assert (await gateway.stream()).text == "one two three"
     assert len(upstream.requests) <= seen + 2
     assert (await gateway.metrics())['unbroken_upstream_up{upstream="up0"}'] == 0
+
+
+async def test_an_answer_that_began_before_the_circuit_opened_closes_it_by_ending_well(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    """FAULTS.md 16: whoever shows that the upstream is well, whenever it began."""
+    gate = Gate()
+    upstream.script(text("one two three") | hold_after(2, gate))
+    upstream.always(error(500, "broken"))
+    gateway = await serve(upstream, retries={"breaker_failures": 2, "breaker_cooldown": 60})
+    async with gateway.reading() as reading:
+        await reading.read_text("one")
+        await gateway.stream()
+        assert (await gateway.stream()).error["code"] == "no_upstream"
+        gate.open()
+        assert (await reading.read_to_end()).is_done
+    upstream.always(text("well again"))
+    assert (await gateway.stream()).text == "well again"
 
 
 async def test_only_one_request_probes(serve, upstream: ScriptedUpstream, other: ScriptedUpstream) -> None:

@@ -34,42 +34,49 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
 class RawClient:
-    """A client that reads from its socket only what it is told to."""
+    """A client that takes from its socket only what it is told to."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self._writer = reader, writer
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._loop = asyncio.get_running_loop()
+        self._read = bytearray()
 
-    def send(self, **fields: object) -> None:
+    async def send(self, **fields: object) -> None:
         body = msgspec.json.encode(Served.body(**fields))  # type: ignore[arg-type]
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-        self._writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        head += "Content-Type: application/json\r\n\r\n"
+        await self._loop.sock_sendall(self._socket, head.encode() + body)
 
-    async def read_to_end(self) -> str:
-        """The text of the stream, which must end in [DONE]."""
-        data = await self.reader.readuntil(b"0\r\n\r\n")
-        assert data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"), data[-200:]
-        lines = [line[6:] for line in data.split(b"\n") if line.startswith(b'data: {"')]
-        chunks = [msgspec.json.decode(line) for line in lines]
+    async def read_until(self, mark: bytes) -> bytes:
+        """What comes up to and with the mark."""
+        looked_at = 0
+        while (at := self._read.find(mark, max(looked_at - len(mark), 0))) < 0:
+            looked_at = len(self._read)
+            piece = await self._loop.sock_recv(self._socket, 1 << 18)
+            assert piece, f"the gateway has hung up after {bytes(self._read[-500:])!r}"
+            self._read += piece
+        at += len(mark)
+        data = bytes(self._read[:at])
+        del self._read[:at]
+        return data
+
+    async def read_answer(self) -> str:
+        """The text of one whole stream."""
+        data = await self.read_until(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        chunks = [msgspec.json.decode(line[6:]) for line in data.split(b"\n") if line.startswith(b'data: {"')]
         return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
 
     def leave(self) -> None:
-        self._writer.transport.abort()
+        self._socket.close()
 
 
 @asynccontextmanager
 async def raw_client(gateway: Served) -> AsyncIterator[RawClient]:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", gateway.port))
-    reader, writer = await asyncio.open_connection(sock=sock, limit=64 << 20)
-    # The stream's own limit is for finding a line's end; what is not asked for is not read from the socket either.
-    reader._limit = 1 << 10  # type: ignore[attr-defined]
-    client = RawClient(reader, writer)
-    try:
-        yield client
-    finally:
-        client.leave()
+    with socket.socket() as connected:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+        connected.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", gateway.port))
+        yield RawClient(connected)
 
 
 # --- leaving
@@ -83,7 +90,7 @@ async def test_a_client_that_leaves_during_prefill_stops_the_upstream(
     upstream.script(Script((Stall(),)))
     gateway = await serve(upstream)
     async with raw_client(gateway) as client:
-        client.send(stream=stream)
+        await client.send(stream=stream)
         await upstream.wait_for_requests(1)
         client.leave()
         await upstream.wait_until_left(timeout=1)
@@ -98,7 +105,7 @@ async def test_a_client_that_leaves_after_the_role_stops_the_upstream(serve, ups
     upstream.script(text("one two three") | hold_after(1, gate))
     gateway = await serve(upstream)
     async with raw_client(gateway) as client:
-        client.send(stream=True)
+        await client.send(stream=True)
         await gate.wait_until_reached()
         client.leave()
         await upstream.wait_until_left(timeout=1)
@@ -128,12 +135,12 @@ async def test_a_client_that_leaves_while_its_request_waits_for_a_retry_is_not_r
 ) -> None:
     """FAULTS.md 26: also in backoff, whether comments have been sent or not."""
     upstream.always(rate_limited(8))
-    gateway = await serve(upstream, keep_alive={"first": 0.02})
+    gateway = await serve(upstream, keep_alive={"first": 0.05})
     async with raw_client(gateway) as client:
-        client.send(stream=stream)
+        await client.send(stream=stream)
         await upstream.wait_for_requests(1)
         if stream:
-            await client.reader.readuntil(b": keep-alive\n")
+            await client.read_until(b": keep-alive\n")
         client.leave()
         line = await gateway.wait_for_line()
     assert line["outcome"] == "client_left"
@@ -149,7 +156,7 @@ async def test_a_client_that_leaves_while_we_connect_ends_the_connecting(
     silent = upstream_settings("up0", upstream, base_url=upstream.base_url.replace("http:", "https:"))
     gateway = await serve(silent)
     async with raw_client(gateway) as client:
-        client.send(stream=stream)
+        await client.send(stream=stream)
         await upstream.wait_for_connections(1)
         client.leave()
         line = await gateway.wait_for_line()
@@ -215,9 +222,9 @@ async def test_a_client_that_stops_reading_stops_the_upstream_and_gets_every_tok
 ) -> None:
     """Law 9; and no limit between tokens runs while it is the client who is slow."""
     upstream.script(text([PIECE] * PIECES))
-    gateway = await serve(upstream, timeouts={"between_tokens": 0.05}, keep_alive={"first": 0.01, "every": 0.01})
+    gateway = await serve(upstream, timeouts={"between_tokens": 0.05}, keep_alive={"first": 0.05, "every": 0.05})
     async with raw_client(gateway) as client:
-        client.send(stream=True)
+        await client.send(stream=True)
         await upstream.wait_until_blocked()
         sent = upstream.bytes_sent
         assert sent < MOST_ON_THE_WAY
@@ -226,7 +233,7 @@ async def test_a_client_that_stops_reading_stops_the_upstream_and_gets_every_tok
         await asyncio.sleep(0.15)  # several times the limit between tokens
         assert upstream.bytes_sent == sent
         assert connection.transport.get_write_buffer_size() < 1 << 20, "comments do not pile up either"
-        got = await client.read_to_end()
+        got = await client.read_answer()
     assert got == PIECE * PIECES
     assert (await gateway.wait_for_line())["outcome"] == "finished"
 
@@ -236,7 +243,7 @@ async def test_a_slow_client_slows_nobody_else(serve, upstream: ScriptedUpstream
     upstream.script(text([PIECE] * PIECES))
     gateway = await serve(upstream)
     async with raw_client(gateway) as client:
-        client.send(stream=True)
+        await client.send(stream=True)
         await upstream.wait_until_blocked()
         for _ in range(3):
             assert (await gateway.stream()).is_done
@@ -249,7 +256,7 @@ async def test_a_client_that_leaves_while_the_upstream_is_stopped_for_it_frees_t
     upstream.script(text([PIECE] * PIECES))
     gateway = await serve(upstream)
     async with raw_client(gateway) as client:
-        client.send(stream=True)
+        await client.send(stream=True)
         await upstream.wait_until_blocked()
         client.leave()
         await upstream.wait_until_left(timeout=1)
@@ -262,9 +269,9 @@ async def test_the_limit_between_tokens_runs_again_once_the_client_has_caught_up
     upstream.script(text([PIECE] * PIECES) | insert_after(PIECES + 1, Stall()))
     gateway = await serve(upstream, timeouts={"between_tokens": 0.2})
     async with raw_client(gateway) as client:
-        client.send(stream=True)
+        await client.send(stream=True)
         await upstream.wait_until_blocked()
-        data = await client.reader.readuntil(b"\r\n0\r\n\r\n")
+        data = await client.read_until(b"\r\n0\r\n\r\n")
     assert b"no further token within 0.2 s" in data[-400:]
 
 
@@ -273,11 +280,11 @@ async def test_the_next_request_on_the_same_connection_is_not_paused(serve, upst
     upstream.script(text([PIECE] * PIECES))
     gateway = await serve(upstream)
     async with raw_client(gateway) as client:
-        client.send(stream=True)
+        await client.send(stream=True)
         await upstream.wait_until_blocked()
-        await client.read_to_end()
-        client.send(stream=True)
-        assert await client.read_to_end() == "one two three"
+        await client.read_answer()
+        await client.send(stream=True)
+        assert await client.read_answer() == "one two three"
     assert upstream.connections == 1
 
 
@@ -289,12 +296,12 @@ async def test_a_request_that_waits_behind_a_stream_is_served_when_the_stream_is
     upstream.script(text("one two three") | before_head(Hold(gate)), text("four five"))
     gateway = await serve(upstream)
     async with raw_client(gateway) as client:
-        client.send(stream=True)
-        client.send(stream=True)
+        await client.send(stream=True)
+        await client.send(stream=True)
         await gate.wait_until_reached()
         gate.open()
-        assert await client.read_to_end() == "one two three"
-        assert await client.read_to_end() == "four five"
+        assert await client.read_answer() == "one two three"
+        assert await client.read_answer() == "four five"
 
 
 def _connections(gateway: Served) -> list:

@@ -117,7 +117,7 @@ async def test_nothing_stays_behind_after_streams_of_every_kind(serve, upstream:
     async def a_round() -> None:
         upstream.script(text("one two three"), text("one two three") | cut_after(3), text("x y") | cut_after(0))
         upstream.script(text("x y") | error_event("no", after=1), rate_limited(99), text("x y"), error(400, "no"))
-        for _ in range(5):
+        for _ in range(6):
             await gateway.stream()
         upstream.script(text("one two three") | hold_after(2, Gate()))
         async with gateway.reading() as reading:
@@ -138,10 +138,10 @@ async def test_nothing_stays_behind_after_streams_of_every_kind(serve, upstream:
     tracemalloc.start()
     try:
         before = await held_after(10)
-        after = await held_after(40)
+        after = await held_after(20)
     finally:
         tracemalloc.stop()
-    assert after - before < 200_000, "less than a kilobyte for each of 280 answers"
+    assert after - before < 150_000, "less than a kilobyte for each of 160 answers"
     assert len(gateway.gateway.log) == 0
     assert not gateway.gateway.producers
     (state,) = gateway.gateway.upstreams

@@ -23,7 +23,7 @@ from unbroken.upstream.scripted import (
 pytestmark = pytest.mark.anyio
 
 COMMENT = b": keep-alive\n"
-SOON = {"first": 0.02, "every": 0.02}
+SOON = {"first": 0.05, "every": 0.05}
 NEVER = {"first": 30.0}
 
 
@@ -141,7 +141,7 @@ async def test_failing_over_goes_on_after_comments_had_to_be_sent(
 ) -> None:
     """FAULTS.md 33: they are not content."""
     upstream.always(Script((Stall(),)))
-    gateway = await serve(upstream, other, keep_alive=SOON, timeouts={"headers": 0.15})
+    gateway = await serve(upstream, other, keep_alive=SOON, timeouts={"headers": 0.3})
     answer = await gateway.stream()
     assert answer.raw.startswith(COMMENT)
     assert answer.text == "one two three"

@@ -169,7 +169,7 @@ async def test_model_that_llama_cpp_refuses_is_refused_with_its_words(write_mode
 
 
 async def test_model_that_does_not_fit_is_refused_with_the_numbers(model: Path) -> None:
-    message = await failure_of(new_engine(model, settings={"context_size": 10**10}))
+    message = await failure_of(new_engine(model, settings={"context_size": 16_000_000, "slots": 256}))
     assert "GB of memory" in message
     assert "lower context_size or slots" in message
 

@@ -72,6 +72,7 @@ CHUNKS = st.builds(
     ANY_DELTAS,
     st.sampled_from([None, None, None, "", "stop", "length", "tool_calls", "error", "zz", 5]),
     index=st.sampled_from([0, 0, 0, 1]),
+    zz=st.sampled_from([0, 0, 1, "é", {"id": "c"}]),
 )
 
 ODD_DATA = st.sampled_from(

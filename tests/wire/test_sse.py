@@ -1,5 +1,7 @@
 """Server-sent events are read as WHATWG says, however the bytes are cut (FAULTS 18, 19, 23, 25)."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,14 +57,38 @@ def test_a_megabyte_passes_and_more_than_the_bound_is_refused() -> None:
     assert SseReader().feed(b"data: %b\n\n" % large)[0].data == large
     with pytest.raises(EventTooLarge):
         SseReader(limit=1000).feed(b"data: %b\n\n" % large)
-    reader = SseReader(limit=1000)
-    with pytest.raises(EventTooLarge):
-        for _ in range(100):
-            reader.feed(b"data: %b\n" % (b"x" * 30))
-    reader = SseReader(limit=1000)
-    with pytest.raises(EventTooLarge):
-        for _ in range(100):
-            reader.feed(b"x" * 30)
+    for line in (b"data: %b\n" % (b"x" * 30), b"x" * 30):
+        with pytest.raises(EventTooLarge):
+            feed_many(SseReader(limit=1000), line, times=100)
+
+
+def feed_many(reader: SseReader, data: bytes, times: int) -> None:
+    for _ in range(times):
+        reader.feed(data)
+
+
+def test_events_before_one_that_is_too_large_are_given_and_the_refusal_lasts() -> None:
+    reader = SseReader(limit=100)
+    assert [event.data for event in reader.feed(b"data: a\n\ndata: b\n\ndata: %b" % (b"x" * 200))] == [b"a", b"b"]
+    for data in (b"data: c\n\n", b"\n\n", b""):
+        with pytest.raises(EventTooLarge):
+            reader.feed(data)
+
+
+def test_the_bound_is_the_same_wherever_an_event_is_cut() -> None:
+    for size, is_within in ((94, True), (95, False)):
+        data = b"data: a\n\ndata: %b\n\ndata: c\n\n" % (b"x" * size)
+        for cut in range(len(data)):
+            assert (len(all_events(data[:cut], data[cut:])) == 3) is is_within
+
+
+def all_events(*pieces: bytes) -> list[SseEvent]:
+    reader = SseReader(limit=100)
+    events: list[SseEvent] = []
+    with suppress(EventTooLarge):
+        for piece in pieces:
+            events += reader.feed(piece)
+    return events
 
 
 def test_the_bound_counts_one_event_and_not_the_stream() -> None:
@@ -80,9 +106,16 @@ def test_a_rest_is_told() -> None:
     assert reader.has_rest
 
 
+@pytest.mark.parametrize("rest", [b"", b"\n", b": ping", b": ping\n", b"event: ping\n", b"\r"])
+def test_what_is_no_part_of_an_event_is_no_rest(rest: bytes) -> None:
+    reader = SseReader()
+    reader.feed(b"data: a\n\n" + rest)
+    assert not reader.has_rest
+
+
 STREAMS = st.lists(
     st.sampled_from(
-        [b"data: a\n\n", b"data:b\r\n\r\n", b": c\n", b"event: e\ndata: d\ndata: e\n\n", b"\n", b"\r", b"x"]
+        [b"data: a\n\n", b"data:b\r\n\r\n", b": c\n", b"event: e\ndata: d\ndata: e\n\n", b"\n", b"\r", b"x", b"data: x"]
     )
 ).map(b"".join) | st.binary(max_size=60)
 

@@ -1,6 +1,8 @@
 """Flags that several commands share, and the settings that come of them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,10 +20,19 @@ ConfigOption = Annotated[
 
 
 def settings_from(config: Path | None, flags: dict[str, dict[str, Any]] | None = None) -> Settings:
-    """The settings of file, environment and flags; what is wrong with them ends the command with a message."""
-    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    """The settings of file, environment and flags.
+
+    Raises:
+        SettingsInvalid: something is wrong with them.
+    """
+    return read_settings(config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None), os.environ, flags)
+
+
+@contextmanager
+def settings_must_be_valid() -> Iterator[None]:
+    """What is wrong with the settings ends the command with a message."""
     try:
-        return read_settings(file, os.environ, flags)
+        yield
     except SettingsInvalid as error:
         fail(str(error))
 

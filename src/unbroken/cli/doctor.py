@@ -5,7 +5,7 @@ import os
 
 import typer
 
-from unbroken.cli.configured import ConfigOption, settings_from
+from unbroken.cli.configured import ConfigOption, settings_from, settings_must_be_valid
 
 _MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED)}
 
@@ -13,20 +13,19 @@ _MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED)}
 def doctor(config: ConfigOption = None) -> None:
     """Check the configuration, the upstreams and the model files, and say what to do.
 
-    Nothing is generated and nothing is paid for. Ends with 1 if something is wrong.
+    Nothing is generated and nothing is paid for. The exit code is 1 if something is wrong.
 
-    Example:
-
-        unbroken doctor --config unbroken.toml
+    \b
+    Examples:
+      unbroken doctor
+      unbroken doctor --config unbroken.toml
     """
     from unbroken.gateway.checkup import examine
     from unbroken.gateway.discover import with_found_upstreams
 
-    settings = settings_from(config)
-
     async def run() -> bool:
         well = True
-        async for finding in examine(await with_found_upstreams(settings, os.environ)):
+        async for finding in examine(await with_found_upstreams(settings_from(config), os.environ)):
             mark, color = _MARKS[finding.is_well]
             typer.secho(f"{mark} {finding.what}", fg=color, nl=False)
             typer.echo(f"  {finding.found}")
@@ -35,5 +34,6 @@ def doctor(config: ConfigOption = None) -> None:
             well &= finding.is_well
         return well
 
-    if not asyncio.run(run()):
-        raise typer.Exit(1)
+    with settings_must_be_valid():
+        if not asyncio.run(run()):
+            raise typer.Exit(1)

@@ -3,23 +3,24 @@
 import typer
 
 from unbroken import __version__
-
-try:
-    from unbroken.cli.chat import chat
-except ImportError:
-    chat = print
+from unbroken.cli.chat import chat
 from unbroken.cli.doctor import doctor
 from unbroken.cli.models import models
 from unbroken.cli.reload import reload
 from unbroken.cli.serve import serve
 
+HELP = """A streaming chat gateway whose answers, once begun, arrive whole.
+
+\b
+First steps:
+  unbroken chat "Hello"    an answer from the demo model, no key needed
+  unbroken serve           the gateway, at http://127.0.0.1:8080/v1
+  unbroken doctor          what is configured, what is reachable, what to do
+"""
+
 app = typer.Typer(
     name="unbroken",
-    help="A streaming chat gateway whose answers, once begun, arrive whole.\n\n"
-    "First steps:\n\n"
-    "    unbroken chat 'Hello'              an answer from the demo model, no key needed\n\n"
-    "    unbroken serve                     the gateway at http://127.0.0.1:8080/v1\n\n"
-    "    unbroken doctor                    what is configured, what is reachable, what to do",
+    help=HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,16 +39,13 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=HELP)
 def root(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """What stands before the command."""
 
 
-root.__doc__ = app.info.help
-
-
 def main() -> None:
     """Runs the command line."""
-    app()
+    app(prog_name="unbroken")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unbroken.cli.configured import ConfigOption, fail, settings_from
+from unbroken.cli.configured import ConfigOption, fail, settings_from, settings_must_be_valid
 
 
 def models(
@@ -18,11 +18,11 @@ def models(
 ) -> None:
     """List the models that can be asked for.
 
+    \b
     Examples:
-
-        unbroken models
-
-        unbroken models --base-url http://127.0.0.1:8080/v1
+      unbroken models
+      unbroken models --config unbroken.toml
+      unbroken models --base-url http://127.0.0.1:8080/v1
     """
     from unbroken.client.listing import list_models
     from unbroken.gateway.background import background_server
@@ -36,7 +36,8 @@ def models(
             return await list_models(url, next(iter(settings.keys.values()), None))
 
     try:
-        names = asyncio.run(run())
+        with settings_must_be_valid():
+            names = asyncio.run(run())
     except OSError as error:
         fail(str(error))
     for name in names:

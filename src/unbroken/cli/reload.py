@@ -14,11 +14,12 @@ def reload(
 ) -> None:
     """Let a running gateway take its changed configuration; no stream is dropped.
 
-    Host, port and connection limits need a restart. `kill -HUP` does the same.
+    The log file is opened anew, too. Host and port need a restart. `kill -HUP` does the same.
 
-    Example:
-
-        unbroken reload --port 8080
+    \b
+    Examples:
+      unbroken reload
+      unbroken reload --port 9000
     """
     from unbroken.gateway.running import running_gateways
 
@@ -31,4 +32,4 @@ def reload(
         fail(f"several gateways run, at ports {', '.join(map(str, sorted(running)))}: say which with --port")
     for at, pid in running.items():
         os.kill(pid, signal.SIGHUP)
-        typer.echo(f"The gateway at port {at} (process {pid}) takes its configuration again; its log says how it went.")
+        typer.echo(f"The gateway at port {at} (process {pid}) reads its configuration anew; its log says how it went.")

@@ -2,79 +2,94 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from unbroken.cli.configured import ConfigOption, fail, settings_from
-from unbroken.settings.read import SettingsInvalid
+from unbroken.cli.configured import ConfigOption, settings_from, settings_must_be_valid
 from unbroken.settings.tree import Settings
+
+MAX_NAMES = 5  # of an upstream's models, shown at the start
 
 
 def serve(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; beyond loopback a key is needed.")] = None,
-    port: Annotated[int | None, typer.Option("--port", "-p", help="Port; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one. Default: 8080.")
+    ] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="A GGUF file to run.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, human or json.")] = None,
+    log_file: Annotated[str | None, typer.Option(help="File for the log, in place of standard error.")] = None,
 ) -> None:
     """Serve the gateway.
 
     Without a configuration it finds OpenAI by OPENAI_API_KEY, an Ollama on this machine, and its own demo model.
+    The first Ctrl-C or SIGTERM lets running answers finish, the second ends them; SIGHUP reads the configuration anew.
 
+    \b
     Examples:
+      unbroken serve
+      unbroken serve --port 9000 --model models/qwen3-4b.gguf
+      unbroken serve --config unbroken.toml
+      UNBROKEN_KEYS_APP="$(openssl rand -hex 24)" unbroken serve --host 0.0.0.0
 
-        unbroken serve
-
-        unbroken serve --port 9000 --model models/qwen3-4b.gguf
-
-        unbroken serve --config unbroken.toml
-
-        UNBROKEN_KEYS_APP=… unbroken serve --host 0.0.0.0
-
-    Then, in the application: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+    \b
+    Then, in the application:
+      OPENAI_BASE_URL=http://127.0.0.1:8080/v1
     """
-    flags: dict[str, dict[str, Any]] = {"server": {"host": host, "port": port}, "log": {"format": log_format}}
-    try:
-        _run(config, flags, model)
-    except SettingsInvalid as error:
-        fail(str(error))
+    flags: dict[str, dict[str, Any]] = {
+        "server": {"host": host, "port": port},
+        "log": {"format": log_format, "file": log_file},
+    }
+    with settings_must_be_valid():
+        forced_by = _run(config, flags, model)
+    if forced_by:
+        raise typer.Exit(128 + forced_by)
 
 
-def _run(config: Path | None, flags: dict[str, dict[str, Any]], model: Path | None) -> None:
+def _run(config: Path | None, flags: dict[str, dict[str, Any]], model: Path | None) -> int:
     import uvloop
 
     from unbroken.gateway.discover import with_found_upstreams
     from unbroken.gateway.running import remembered
+    from unbroken.gateway.serve import check_address
     from unbroken.gateway.serve import serve as serve_gateway
 
-    def read() -> Settings:
-        return settings_from(config, flags)
+    async def read() -> Settings:
+        settings = settings_from(config, flags)
+        check_address(settings)
+        return await with_found_upstreams(settings, os.environ, model)
 
-    async def run() -> None:
-        settings = await with_found_upstreams(read(), os.environ, model)
-        with remembered() as announce:
-            await serve_gateway(
-                settings,
-                read_again=lambda: with_found_upstreams(read(), os.environ, model),
-                announce=lambda gateway, port: _announce(gateway.settings, port, announce),
+    async def run() -> int:
+        with remembered() as remember:
+            return await serve_gateway(
+                await read(),
+                read_again=read,
+                announce=lambda gateway, port: _announce(gateway.settings, port, remember),
             )
 
-    loop = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    with loop as runner:
-        runner.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
 
 
-def _announce(settings: Settings, port: int, remember: Any) -> None:
+def _announce(settings: Settings, port: int, remember: Callable[[int], None]) -> None:
     remember(port)
     host = settings.server.host
     shown = f"[{host}]" if ":" in host else host
     typer.secho(f"Unbroken serves at http://{shown}:{port}/v1", bold=True, err=True)
     for upstream in settings.upstream:
-        what = upstream.path if upstream.engine else upstream.base_url
-        names = ", ".join(upstream.models) or "whatever it lists"
-        typer.echo(f"  {upstream.name:<10} {what}  →  {names}", err=True)
+        what = f"runs {upstream.path}" if upstream.engine else upstream.base_url
+        more = f" and {len(upstream.models) - MAX_NAMES} more" if len(upstream.models) > MAX_NAMES else ""
+        names = ", ".join(upstream.models[:MAX_NAMES]) + more or "whatever it lists"
+        typer.echo(f"  {upstream.name}: {names}  ({what})", err=True)
     if not settings.keys:
-        typer.echo("  no key is asked for, so only this machine is served", err=True)
-    typer.echo(f"Try it: OPENAI_BASE_URL=http://{shown}:{port}/v1 OPENAI_API_KEY=none  or  unbroken chat", err=True)
+        typer.echo("  No key is asked for, so only this machine is served.", err=True)
+    here = "127.0.0.1" if host in ("", "0.0.0.0", "::") else shown  # noqa: S104 - an address to tell from others
+    key = "KEY" if settings.keys else "none"
+    typer.echo("Try it:", err=True)
+    typer.echo(f"  OPENAI_BASE_URL=http://{here}:{port}/v1 OPENAI_API_KEY={key}  in your application, or", err=True)
+    elsewhere = "" if port == 8080 else f" --base-url http://{here}:{port}/v1"
+    typer.echo(f'  unbroken chat{elsewhere} "Hello"', err=True)

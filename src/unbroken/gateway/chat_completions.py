@@ -4,11 +4,12 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
-from unbroken.chat.error import ApiError, RequestRefused
+from unbroken.chat.error import RequestRefused
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Offset, StreamId
 from unbroken.gateway.call import Call, ClientLeft
 from unbroken.gateway.follow import Ending, StreamFollower
+from unbroken.gateway.models import unknown_model
 from unbroken.gateway.produce import Producer
 from unbroken.rules.outcome import api_error
 from unbroken.wire.openai_chat.request import read_request
@@ -24,7 +25,7 @@ async def create_chat_completion(gateway: "Gateway", call: Call, key_name: str) 
     started_at = asyncio.get_running_loop().time()
     request = read_request(await call.read_json_body(gateway.settings.server.body_limit))
     if not gateway.upstreams.table.tiers(request.model):
-        raise RequestRefused(_unknown_model(request.model, await gateway.model_names()))
+        raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
     stream = StreamId(f"chatcmpl-{secrets.token_hex(14)}")
     if call.connection.is_lost:
         raise ClientLeft
@@ -113,9 +114,3 @@ async def _wait_until_begun(producer: Producer, patience: float) -> None:
         await decided
     finally:
         timers[0].cancel()
-
-
-def _unknown_model(model: str, known: list[str]) -> ApiError:
-    shown = ", ".join(known[:50]) or "none: see `unbroken doctor`"
-    message = f"The model '{model[:200]}' does not exist here. Models that do: {shown}."
-    return ApiError(404, message, "invalid_request_error", "model_not_found", "model")

@@ -7,15 +7,21 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from unbroken.chat.fault import UpstreamFailed
+from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.gateway.journal import Journal
-from unbroken.gateway.serve import check_address, listen
+from unbroken.gateway.serve import check_address, listen, open_journal
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings
 
 PACKAGES = ("unbroken", "uvicorn", "uvloop", "httptools", "msgspec", "xllamacpp")
 LOAD_SECONDS = 120.0
+
+_ADVICE = {
+    Fault.CONNECT: "is it running, and is base_url right?",
+    Fault.CONNECT_TIMEOUT: "is its address right, and does a firewall let you through?",
+    Fault.HEADERS_TIMEOUT: "it takes connections and does not answer: see the log of that server",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +36,32 @@ class Finding:
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Everything worth knowing before serving, one finding at a time."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    yield Finding("versions", True, f"Python {platform.python_version()}, {versions}")
+    yield Finding("versions", True, f"Python {platform.python_version()}, {', '.join(map(_version, PACKAGES))}")
     yield _address(settings)
-    yield Finding("keys", True, f"{len(settings.keys)} configured" if settings.keys else "none: loopback only")
+    yield Finding("keys", True, ", ".join(settings.keys) or "none: only this machine is served")
+    yield _log(settings)
     journal = Journal(file="/dev/null")
     upstreams = Upstreams(journal, random.random)
-    upstreams.apply(settings)
     try:
+        try:
+            upstreams.apply(settings)
+        except SettingsInvalid as error:
+            yield Finding("upstreams", False, str(error), "correct the configuration")
+            return
         await upstreams.start()
         for upstream in upstreams:
             yield await _upstream(upstream)
-        names = upstreams.table.names()
-        yield Finding("models", bool(names) or upstreams.table.has_globs(), ", ".join(names) or "by glob only")
+        yield _models(upstreams)
     finally:
         await upstreams.close()
         journal.close()
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} (not installed)"
 
 
 def _address(settings: Settings) -> Finding:
@@ -53,10 +69,28 @@ def _address(settings: Settings) -> Finding:
     what = f"address {server.host}:{server.port}"
     try:
         check_address(settings)
+    except SettingsInvalid as error:
+        return Finding(what, False, str(error))
+    try:
         listen(server).close()
     except SettingsInvalid as error:
-        return Finding(what, False, str(error), "stop the other server, or take another address")
+        return Finding(what, False, str(error), "if that is your gateway, all is well: `unbroken models` asks it")
     return Finding(what, True, "free")
+
+
+def _log(settings: Settings) -> Finding:
+    try:
+        open_journal(settings).close()
+    except SettingsInvalid as error:
+        return Finding("log", False, str(error), "make its folder, or let this user write there")
+    return Finding("log", True, settings.log.file or "standard error")
+
+
+def _models(upstreams: Upstreams) -> Finding:
+    names = upstreams.table.names()
+    is_well = bool(names) or upstreams.table.has_globs()
+    found = ", ".join(names) or ("whatever the upstreams list" if is_well else "none")
+    return Finding("models", is_well, found, "" if is_well else "configure an upstream: see docs/configuration.md")
 
 
 async def _upstream(upstream: Upstream) -> Finding:
@@ -64,13 +98,28 @@ async def _upstream(upstream: Upstream) -> Finding:
     try:
         async with asyncio.timeout(LOAD_SECONDS):
             client = await upstream.client()
+            if upstream.engine is not None:
+                return Finding(what, True, upstream.engine.state.sentence)
             status, _ = await client.get("/models")
     except UpstreamFailed as failed:
-        return Finding(what, False, failed.failure.message, "is it running, and is base_url (or path) right?")
+        return Finding(what, False, failed.failure.message, _advice(upstream, failed.failure))
     except TimeoutError:
         return Finding(what, False, f"not ready within {LOAD_SECONDS:g} s", "is the model too large for this machine?")
     if status in (401, 403):
-        return Finding(what, False, f"{client.address} refuses the key ({status})", "set api_key to a valid key")
+        key = "refuses the key" if upstream.secret else "wants a key"
+        return Finding(what, False, f"{client.address} {key} ({status})", "set api_key to a valid key")
+    if status == 404:
+        return Finding(
+            what, False, f"{client.address} answers 404 at /models", "does base_url end in /v1 as it should?"
+        )
     if status >= 500:
         return Finding(what, False, f"{client.address} answers {status}", "see the log of that server")
     return Finding(what, True, f"{client.address} answers")
+
+
+def _advice(upstream: Upstream, failure: Failure) -> str:
+    if upstream.engine is not None:
+        return "set path to a GGUF file that this user can read"
+    if "certificate" in failure.message:
+        return "set ca_file to the authority that signed it"
+    return _ADVICE.get(failure.fault, "is it an OpenAI-compatible server?")

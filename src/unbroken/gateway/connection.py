@@ -307,7 +307,7 @@ class ClientConnection(HttpToolsProtocol):
         return head + (b"connection: close\r\n\r\n" if b"close" in said else b"\r\n")
 
     def _wait_for(self, what: Awaited) -> None:
-        """Bounds the time until the next thing comes. The timer is moved only forward: it looks again when it is due."""
+        """Bounds the time until the next thing comes; a timer that is set too early looks again when that is due."""
         if what == self._awaited:
             return
         self._awaited = what

@@ -16,7 +16,9 @@ import msgspec
 MAX_WAITING = 10_000  # lines; what comes beyond is counted and dropped
 GATHER_SECONDS = 0.02  # for which lines gather once one has come: the thread is woken for crowds, not for lines
 
+# Nothing that moves a terminal's cursor, begins a line or turns the direction of the text.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROL |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 _BARE = ("message", "method", "path", "status")  # fields that a person knows without their names
 
 _encode = msgspec.json.Encoder().encode

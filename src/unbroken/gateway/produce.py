@@ -15,7 +15,7 @@ from unbroken.gateway.metrics import Metrics
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.outcome import api_error
-from unbroken.rules.retry import GiveUp, RetryAfter, RetryPolicy, TryNext, most_telling, verdict
+from unbroken.rules.retry import GiveUp, RetryAfter, RetryPolicy, TryNext, counts, most_telling, verdict
 from unbroken.rules.routing import Target
 from unbroken.settings.tree import TimeoutSettings
 from unbroken.store.log import LogError, StreamLog
@@ -153,7 +153,7 @@ class Producer:
         ]
         if not candidates:
             raise UpstreamFailed(self._nobody_left())
-        failures: list[tuple[Failure, str]] = []
+        failures: list[tuple[Failure, Target]] = []
         at = tries_here = 0
         while True:
             target, upstream = candidates[at]
@@ -175,8 +175,8 @@ class Producer:
             if self.stopped is not None:
                 raise UpstreamFailed(self.stopped)
             self.heard_at = self._loop.time()
-            failures.append((failure, upstream.name))
-            if failure.fault is Fault.STALE:
+            failures.append((failure, target))
+            if not counts([failed for failed, _ in failures]):
                 self.account.attempts -= 1
                 tries_here -= 1
             match verdict(
@@ -283,7 +283,8 @@ class Producer:
         message = f'no upstream for "{model}" is well: each has failed several times in a row and is left alone'
         return Failure(Fault.NO_UPSTREAM, message, retry_after=1.0)
 
-    def _told(self, failures: Sequence[tuple[Failure, str]]) -> Failure:
+    def _told(self, failures: Sequence[tuple[Failure, Target]]) -> Failure:
         telling = most_telling([failure for failure, _ in failures])
-        self.account.upstream = next(name for failure, name in failures if failure is telling)
+        target = next(target for failure, target in failures if failure is telling)
+        self.account.upstream, self.account.model = target.upstream, target.public
         return telling

@@ -265,7 +265,8 @@ class _ToJournal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0] if record.exc_info else None
-        self._journal.note("internal", source=record.name, message=record.getMessage()[:500], error=kind and kind.__name__)
+        error = kind.__name__ if kind else None
+        self._journal.note("internal", source=record.name, message=record.getMessage()[:500], error=error)
 
 
 @contextmanager

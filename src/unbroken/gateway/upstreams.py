@@ -12,6 +12,7 @@ from unbroken.gateway.metrics import UpstreamSnapshot
 from unbroken.rules.breaker import Breaker, Circuit
 from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
 from unbroken.settings.engine import EngineSettings
+from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
 from unbroken.upstream.engine import DEMO_MODEL, Engine
 from unbroken.upstream.engine_state import EngineAddress, EngineFailed
@@ -25,6 +26,7 @@ NOT_ITS_FAULT = frozenset(
         Fault.CONTENT_POLICY,
         Fault.MODEL_NOT_FOUND,
         Fault.RATE_LIMITED,
+        Fault.STALE,
         Fault.TOTAL_TIMEOUT,
         Fault.CLIENT_LEFT,
         Fault.SHUTTING_DOWN,
@@ -99,7 +101,7 @@ class Upstream:
             client = await self.client()
             status, body = await client.get("/models")
             listed = msgspec.json.decode(body) if status == 200 else {}
-        except (UpstreamFailed, msgspec.DecodeError):
+        except (UpstreamFailed, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
         rows = listed.get("data") if isinstance(listed, dict) else None
         return [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
@@ -159,15 +161,21 @@ class Upstreams:
         return iter(self._by_name.values())
 
     def apply(self, settings: Settings) -> None:
-        """Takes changed settings: what is the same stays as it is, what is gone is closed when it is idle."""
-        former, self._by_name = self._by_name, {}
+        """Takes changed settings: what is the same stays as it is, what is gone is closed when it is idle.
+
+        Raises:
+            SettingsInvalid: an upstream's file of authorities cannot be used; nothing is changed.
+        """
+        former, changed = dict(self._by_name), {}
         for wanted in settings.upstream:
             known = former.get(wanted.name)
             if known is not None and known.settings == wanted:
-                self._by_name[wanted.name] = former.pop(wanted.name)
-                known.adopt(settings.retries, settings.timeouts.connect)
+                changed[wanted.name] = former.pop(wanted.name)
             else:
-                self._by_name[wanted.name] = Upstream(wanted, settings.retries, settings.timeouts.connect)
+                changed[wanted.name] = _new_upstream(wanted, settings)
+        self._by_name = changed
+        for upstream in changed.values():
+            upstream.adopt(settings.retries, settings.timeouts.connect)
         for upstream in former.values():
             task = asyncio.create_task(upstream.close())
             self._closing.add(task)
@@ -230,6 +238,14 @@ class Upstreams:
         for upstream in self:
             is_up = upstream.breaker.circuit(now) is not Circuit.OPEN
             yield UpstreamSnapshot(upstream.name, int(is_up), upstream.open_requests)
+
+
+def _new_upstream(wanted: UpstreamSettings, settings: Settings) -> Upstream:
+    try:
+        return Upstream(wanted, settings.retries, settings.timeouts.connect)
+    except OSError as error:
+        reason = f"ca_file {wanted.ca_file}: {error.strerror or error}"
+        raise SettingsInvalid(f'upstream "{wanted.name}": {reason}') from None
 
 
 def _new_engine(settings: UpstreamSettings) -> Engine:

@@ -39,6 +39,10 @@ class RetryPolicy:
     retry_after_most: float = 10.0
 
 
+MAX_STALE = 3  # kept connections that an answer may find closed before that counts as an attempt
+LEAST_WAIT = 0.05  # seconds before an upstream that says it is busy is asked again, even if it says "at once"
+
+
 @dataclass(frozen=True, slots=True)
 class Treatment:
     """How a fault is met: retries on the same upstream while there is another, and where there is none."""
@@ -78,6 +82,9 @@ TREATMENT: Mapping[Fault, Treatment] = {
     Fault.INTERNAL: STOP,
 }
 
+# Asking these again at once makes it worse.
+BUSY = (Fault.RATE_LIMITED, Fault.OVERLOADED)
+
 # What tells the caller most comes first; among equals the latest.
 TELLING: Mapping[Fault, int] = {
     Fault.BAD_REQUEST: 3,
@@ -102,22 +109,33 @@ def verdict(
         has_next: whether there is a candidate that has not failed for good.
         chance: a random number from 0 to 1, for the jitter.
     """
-    if failure.fault is Fault.STALE:
-        return RetryAfter(0.0)  # not an attempt at all: the pool has forgotten its other old connections
-    treatment = TREATMENT[failure.fault]
     if attempts >= policy.attempts:
         return GiveUp()
-    waits = failure.retry_after
-    # With another upstream at hand nobody waits longer than for a backoff.
-    too_long = waits is not None and waits > (policy.backoff_most if has_next else policy.retry_after_most)
-    if tries_here <= (treatment.here if has_next else treatment.alone) and not too_long:
-        return RetryAfter(waits if waits is not None else backoff(tries_here, policy, chance))
+    if failure.fault is Fault.STALE:
+        return RetryAfter(0.0)  # the pool has forgotten its other old connections
+    treatment = TREATMENT[failure.fault]
+    waits = failure.retry_after or 0.0
+    # With another upstream at hand nobody waits for a rate limit to pass, or longer than for a backoff.
+    longest = policy.backoff_most if has_next else policy.retry_after_most
+    if tries_here <= (treatment.here if has_next else treatment.alone) and waits <= longest:
+        least = LEAST_WAIT if failure.fault in BUSY else 0.0
+        return RetryAfter(max(waits, backoff(tries_here, policy, chance), least))
     return TryNext() if has_next and treatment.next else GiveUp()
+
+
+def counts(failures: Sequence[Failure]) -> bool:
+    """Whether the latest of an answer's failures was an attempt: nobody has seen a request that met a closed line.
+
+    An upstream that closes every line that it has kept is not asked for ever, so after a few it counts.
+    """
+    stale = sum(failure.fault is Fault.STALE for failure in failures)
+    return failures[-1].fault is not Fault.STALE or stale > MAX_STALE
 
 
 def backoff(retry: int, policy: RetryPolicy, chance: float) -> float:
     """Seconds before the n-th retry (from 1): doubling, bounded, ± half so that clients do not march in step."""
-    return float(min(policy.backoff_first * 2 ** (retry - 1), policy.backoff_most) * (0.5 + chance))
+    doubled = policy.backoff_first * 2.0 ** min(retry - 1, 64)
+    return min(doubled, policy.backoff_most) * (0.5 + chance)
 
 
 def most_telling(failures: Sequence[Failure]) -> Failure:

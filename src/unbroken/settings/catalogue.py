@@ -22,7 +22,7 @@ class Setting:
     name: str
     #: As written in the tree, bounds included; what a value is converted to.
     annotation: Any
-    type: inspect.Type
+    kind: inspect.Type
     description: str
     is_secret: bool
     #: None where it has to be given.
@@ -31,12 +31,12 @@ class Setting:
     @property
     def expected(self) -> str:
         """What it may be, in words: `a whole number from 0 to 65535`."""
-        return _in_words(self.type)
+        return _in_words(self.kind)
 
     @property
     def table(self) -> type[Struct] | None:
         """The table that this setting is, or is a list of; None for a value."""
-        kind = self.type.item_type if isinstance(self.type, inspect.VarTupleType) else self.type
+        kind = self.kind.item_type if isinstance(self.kind, inspect.VarTupleType) else self.kind
         return kind.cls if isinstance(kind, inspect.StructType) else None
 
 
@@ -77,7 +77,7 @@ def _in_words(kind: inspect.Type) -> str:
         case inspect.IntType(ge=least, le=most):
             return f"a whole number from {least} to {most}"
         case inspect.FloatType(ge=least, le=most):
-            return f"a number from {least:g} to {most:,.0f}".replace(",", "_")
+            return f"a number from {least:g} to {most:.0f}"
         case inspect.BoolType():
             return "true or false"
         case inspect.StrType(max_length=int(most)):

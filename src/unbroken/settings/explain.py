@@ -22,10 +22,11 @@ def explain(problem: str, tree: Mapping[str, Any]) -> str:
     """A `msgspec.ValidationError` of `tree` as a sentence; what is secret is not repeated."""
     at = _AT.search(problem)
     place, setting, table, found = _walk(tree, at["path"] if at else "")
-    if unknown := _UNKNOWN.search(_AT.sub("", problem)):
+    reason = _AT.sub("", problem)
+    if unknown := _UNKNOWN.search(reason):
         name, names = unknown["name"], [known.name for known in settings_of(table)]
         return f"{_joined(place, name)} is not a setting; {suggestion(name, names)}"
-    if missing := _MISSING.search(problem):
+    if missing := _MISSING.search(reason):
         wanted = next(known for known in settings_of(table) if known.name == missing["name"])
         return f"{_joined(place, wanted.name)} is missing, expected {wanted.expected}: {wanted.description}"
     if setting is None:

@@ -103,9 +103,9 @@ def _refuse_misspelt(environment: Mapping[str, str], start: str, settings: Mappi
     """A variable that is nearly a setting is a mistake; others are let be, for container platforms add their own."""
     known = [name.removeprefix(start) for name in settings]
     for name in environment:
-        if name.startswith(start) and name not in settings:
-            if close := difflib.get_close_matches(name.removeprefix(start), known, n=1, cutoff=MISSPELT):
-                raise SettingsInvalid(f"environment: {name} is not a setting; did you mean {start}{close[0]}?")
+        is_other = name.startswith(start) and name not in settings
+        if is_other and (close := difflib.get_close_matches(name.removeprefix(start), known, n=1, cutoff=MISSPELT)):
+            raise SettingsInvalid(f"environment: {name} is not a setting; did you mean {start}{close[0]}?")
 
 
 def _from_flags(flags: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Any]]:

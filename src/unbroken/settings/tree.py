@@ -1,6 +1,5 @@
 """Every setting: its name, type, default, bounds and meaning. `docs/configuration.md` is written from this file."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
@@ -25,10 +24,9 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            yield setting.name, _hidden(value) if _is_secret(setting.type) else value
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = ((setting, getattr(self, setting.name)) for setting in fields(self))
+        return [(setting.name, _hidden(value) if _is_secret(setting.type) else value) for setting, value in values]
 
 
 def _is_secret(annotation: Any) -> bool:
@@ -156,7 +154,8 @@ class Settings(Section, frozen=True, kw_only=True):
     keys: Annotated[
         dict[str, str],
         _says(
-            "name = key, or `env:NAME`; who may call. Names appear in the log, keys never. None: only this machine may",
+            "who may call: `name = key`, or `env:NAME`; names appear in the log, keys never; without any key only"
+            " this machine is served",
             is_secret=True,
         ),
     ] = field(default_factory=dict)

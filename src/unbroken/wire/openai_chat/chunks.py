@@ -26,7 +26,8 @@ DONE = Block(b"data: [DONE]\n\n")
 
 MAX_CHOICES = 128  # the API's own bound of `n`
 
-LEARN_EVERY = 8  # chunks; a stream in which no chunk is like another pays for learning only now and then
+# Chunks after which a template may be learned anew; twice as many each time that one has been of little use.
+LEARN_AFTER, MAX_LEARN_AFTER = 8, 512
 
 _EMPTY = Raw(b"[]")
 
@@ -78,7 +79,9 @@ class ChunkRelay:
         self._fill: Fill | None = None
         self._pass: Pass | None = None
         self._open: set[int] = set()  # choices to which plain chunks may add
-        self._learn_at = 0
+        self._learned_at = self._learn_at = 0  # counted in deltas
+        self._learn_after = LEARN_AFTER
+        self._missed = 0  # plain chunks since then that the template did not fit
 
     def feed(self, event: SseEvent) -> list[Block]:
         """The blocks that one event of the upstream makes.
@@ -94,6 +97,7 @@ class ChunkRelay:
                 return [block]
             if self._pass is not None and (block := self._pass(data, self._open)) is not None:
                 self.deltas += 1
+                self._missed += 1
                 if self.deltas >= self._learn_at:
                     self._learn_text(data, block)
                 return [block]
@@ -223,6 +227,7 @@ class ChunkRelay:
             self.ignored += 1
         blocks = [Block(write_data(chunk)) for chunk in chunks]
         if len(mended) == len(blocks) == 1 and mended[0].is_plain and usage is None:
+            self._missed += 1
             if self.deltas >= self._learn_at:
                 self._learn_text(data, blocks[0])
                 self._pass = learn_envelope(data, fields, blocks[0])
@@ -231,5 +236,7 @@ class ChunkRelay:
         return blocks
 
     def _learn_text(self, data: bytes, block: Block) -> None:
-        self._learn_at = self.deltas + LEARN_EVERY
+        was_of_use = self.deltas - self._learned_at > 2 * self._missed
+        self._learn_after = LEARN_AFTER if was_of_use else min(2 * self._learn_after, MAX_LEARN_AFTER)
+        self._learned_at, self._learn_at, self._missed = self.deltas, self.deltas + self._learn_after, 0
         self._fill = learn_template(data, block)

@@ -1,0 +1,84 @@
+"""What users write in JavaScript, with the official SDK and without: `tests/node/*.mjs`, run by Node."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import GatewayBefore
+from tests.acceptance.processes import GatewayProcess, gateway_process, missing, needed, run, scripted_process, wait_for
+
+NODE = Path(__file__).parent.parent / "node"
+
+
+def node(program: str) -> list[str]:
+    """The command that runs a program; `npm ci` must have been run."""
+    if not (NODE / "node_modules" / "openai").is_dir():
+        missing("the openai package is not installed in tests/node (npm ci)")
+    return [needed("node"), str(NODE / program)]
+
+
+@pytest.mark.parametrize("program", ["stream.mjs", "fetch.mjs"])
+def test_for_await_and_plain_fetch(gateway: GatewayProcess, program: str) -> None:
+    printed = run(node(program), gateway.environment())
+    assert len(printed.split()) >= 5
+    assert program == "stream.mjs" or printed.endswith("\ndone\n")
+
+
+def test_an_answer_in_one_piece(gateway: GatewayProcess) -> None:
+    content, finish = run(node("whole.mjs"), gateway.environment()).splitlines()
+    assert len(json.loads(content)) > 15
+    reason, tokens = finish.split()
+    assert reason == "stop"
+    assert int(tokens) > 10
+
+
+def test_a_tool_call_by_index(gateway: GatewayProcess) -> None:
+    call = json.loads(run(node("tools.mjs"), gateway.environment()))
+    assert call["name"] == "get_weather"
+    assert "Berlin" in call["arguments"]["location"]
+    assert call["finishReason"] == "tool_calls"
+
+
+def test_the_tool_runner_of_the_sdk(gateway: GatewayProcess) -> None:
+    asked, _, answer = run(node("run_tools.mjs"), gateway.environment()).partition("\n")
+    assert "Berlin" in asked
+    assert len(answer.removeprefix("answer:").split()) >= 3
+
+
+def test_an_unknown_model_is_the_sdk_s_not_found(gateway: GatewayProcess) -> None:
+    assert run(node("errors.mjs"), gateway.environment()).split() == ["true", "404", "model_not_found", "true"]
+
+
+def test_a_cut_answer_is_an_error_and_not_an_end(gateway_before: GatewayBefore) -> None:
+    with scripted_process("cut_after=4", model="fragile") as upstream, gateway_before(upstream, "fragile") as running:
+        is_error, text, *message = run(node("cut.mjs"), running.environment()).split(maxsplit=2)
+    assert is_error == "true"
+    assert text.startswith('"word1')
+    assert message
+
+
+@pytest.fixture
+def counting_gateway(tmp_path: Path, slow_model: Path) -> Iterator[GatewayProcess]:
+    with gateway_process(None, "--model", str(slow_model), cwd=tmp_path) as running:
+        yield running
+
+
+def test_an_abort_stops_the_answer(counting_gateway: GatewayProcess) -> None:
+    running = subprocess.Popen(
+        node("abort.mjs"),
+        env=counting_gateway.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with running:
+        assert running.stdout
+        assert [running.stdout.readline(), running.stdout.readline()] == [" 1 2 3 4\n", "Press Enter to quit\n"]
+        gone = {"model": "counter", "outcome": "client_left"}
+        wait_for(lambda: counting_gateway.metric("unbroken_requests_total", **gone) == 1, "the answer has ended")
+        assert counting_gateway.metric("unbroken_upstream_open_requests") == 0
+        running.communicate("\n")
+    assert running.returncode == 0

@@ -1,0 +1,217 @@
+"""The log: what its lines say, and that it holds nothing up."""
+
+import io
+import threading
+
+import msgspec
+import pytest
+from unbroken.gateway.journal import MAX_WAITING, Journal
+from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, text
+
+pytestmark = pytest.mark.anyio
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def read(out: io.StringIO) -> list[dict[str, object]]:
+    return [msgspec.json.decode(line) for line in out.getvalue().split("\n") if line]
+
+
+async def test_an_answer_has_one_line_that_says_it_all(serve, upstream: ScriptedUpstream) -> None:
+    gateway = await serve(upstream, keys={"app": "sk-app-secret"})
+    upstream.script(error(500, "busy"), text("one two three"))
+    answer = await gateway.stream("a very private question")
+    (line,) = [line for line in gateway.log_lines() if line["event"] == "request"]
+    assert line["id"] == answer.headers["x-request-id"]
+    expected = {
+        "method": "POST", "path": "/v1/chat/completions", "status": 200, "key": "app", "model": "m",
+        "upstream": "up0", "attempts": 2, "stream": True, "outcome": "finished",
+    }  # fmt: skip
+    assert expected.items() <= line.items()
+    assert line["input_tokens"] > 0
+    assert line["output_tokens"] > 0
+    assert 0 < line["first_token_s"] <= line["duration_s"]
+    assert line["time"].endswith("Z")
+
+
+async def test_nothing_private_is_in_the_log(serve, upstream: ScriptedUpstream) -> None:
+    gateway = await serve(upstream, keys={"app": "sk-app-secret"})
+    upstream.script(text("confidential answer"), text("confidential answer") | cut_after(3))
+    await gateway.ask("a very private question", user="somebody")
+    await gateway.stream("a very private question", metadata={"name": "somebody"})
+    await gateway.client.post("/chat/completions", content=b'{"private', headers={"content-type": "application/json"})
+    await gateway.ask(model="m", messages="private")
+    logged = str(gateway.log_lines())
+    for word in ("private", "confidential", "secret", "somebody"):
+        assert word not in logged
+
+
+async def test_every_end_has_its_outcome(serve, upstream: ScriptedUpstream, dial) -> None:
+    gateway = await serve(upstream, retries={"attempts": 1})
+    upstream.script(text("one two three") | cut_after(3))
+    await gateway.stream()
+    upstream.script(error(429, "slow down"))
+    await gateway.ask()
+    upstream.script(text("one two three") | hold_after(2, Gate()))
+    line = await dial(gateway)
+    line.post(gateway.body(stream=True))
+    await line.read_head()
+    line.reset()
+    await upstream.wait_until_left()
+    await gateway.wait_until_connections(1)
+    await gateway.ask()
+    lines = [line for line in gateway.log_lines() if line["event"] == "request"]
+    assert [(line["outcome"], line["status"]) for line in lines] == [
+        ("cut", 200), ("rate_limited", 429), ("client_left", 200), ("finished", 200)
+    ]  # fmt: skip
+
+
+async def test_other_calls_have_a_line_too(serve, upstream: ScriptedUpstream, dial) -> None:
+    gateway = await serve(upstream, keys={"app": "sk-app-secret"})
+    await gateway.client.get("/models", headers={"x-request-id": "a"})
+    await gateway.client.get("/nowhere", headers={"x-request-id": "b"})
+    await gateway.client.get("/models", headers={"x-request-id": "c", "authorization": "Bearer wrong"})
+    await gateway.ask(model="unknown", headers={"x-request-id": "d"})
+    line = await dial(gateway)
+    line.send(b"GET /x HTTP/1.1\r\nhost: a\r\nx-request-id: e\r\nx: y\r\nbroken\r\n\r\n")
+    await line.read_response()
+    found = [(line["event"], line["id"], line["status"], line.get("code")) for line in gateway.log_lines()]
+    assert found == [
+        ("request", "a", 200, None),
+        ("refused", "b", 404, "unknown_url"),
+        ("refused", "c", 401, "invalid_api_key"),
+        ("refused", "d", 404, "model_not_found"),
+        ("refused", "e", 400, None),
+    ]
+
+
+async def test_who_leaves_while_sending_has_a_line(serve, upstream: ScriptedUpstream, dial) -> None:
+    gateway = await serve(upstream)
+    line = await dial(gateway)
+    line.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n")
+    line.send(b"expect: 100-continue\r\ncontent-length: 9\r\n\r\n")
+    assert (await line.read_head()).status == 100
+    line.reset()
+    await gateway.wait_until_connections(0)
+    await gateway.ask()  # by now the other's handler has heard of it, too
+    assert [line["status"] for line in gateway.log_lines()] == [499, 200]
+
+
+def test_a_terminal_gets_words_and_a_file_gets_json() -> None:
+    for out, format, starts_with in (
+        (Terminal(), "auto", ""),
+        (io.StringIO(), "auto", "{"),
+        (Terminal(), "json", "{"),
+        (io.StringIO(), "human", ""),
+    ):
+        journal = Journal(out, format=format, clock=lambda: 1_700_000_000.25)
+        journal.note("request", method="POST", path="/v1", status=200, nothing=None, duration_s=1.23456)
+        journal.close()
+        written = out.getvalue()
+        assert written.count("\n") == 1
+        if starts_with:
+            assert msgspec.json.decode(written)["time"] == "2023-11-14T22:13:20.250Z"
+        else:
+            assert written.endswith("request   POST /v1 200 duration_s=1.23\n")
+
+
+def test_no_value_begins_a_line_or_moves_the_cursor() -> None:
+    nasty = "a\nb\r\x1b[2Jc\x00d\x9be\u2028f\u202eg"
+    for format in ("human", "json"):
+        out = io.StringIO()
+        journal = Journal(out, format=format)
+        journal.note("request", path=nasty, model=nasty)
+        journal.close()
+        assert out.getvalue().count("\n") == 1
+        if format == "json":
+            assert read(out)[0]["model"] == nasty
+        else:
+            assert not set("\r\x1b\x00\x9b\u2028\u202e") & set(out.getvalue())
+
+
+def test_what_json_cannot_hold_costs_one_line_and_not_the_log() -> None:
+    out = io.StringIO()
+    journal = Journal(out, format="json")
+    journal.note("odd", value=object())
+    journal.note("odd", value="\ud800")
+    journal.note("fine", value=1)
+    journal.close()
+    assert [line["event"] for line in read(out)] == ["odd", "odd", "fine"]
+
+
+class Stuck(io.StringIO):
+    """A pipe that nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_read = threading.Event()
+
+    def write(self, text: str) -> int:
+        assert self.is_read.wait(30)
+        return super().write(text)
+
+
+def test_a_log_that_is_stuck_holds_nobody_up_and_says_what_it_lost() -> None:
+    out = Stuck()
+    journal = Journal(out, format="json")
+    for number in range(3 * MAX_WAITING):
+        journal.note("line", number=number)
+    out.is_read.set()
+    journal.flush()
+    journal.note("last")
+    journal.close()
+    lines = read(out)
+    dropped = sum(line["count"] for line in lines if line["event"] == "lines_dropped")
+    assert dropped >= MAX_WAITING
+    assert len([line for line in lines if line["event"] == "line"]) + dropped == 3 * MAX_WAITING
+    assert lines[-1]["event"] == "last"
+
+
+class Full(io.StringIO):
+    """A disk without room."""
+
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+def test_a_full_disk_does_not_end_the_log() -> None:
+    out = Full()
+    journal = Journal(out, format="json")
+    journal.note("lost")
+    journal.flush()
+    out.is_full = False
+    journal.note("kept")
+    journal.close()
+    assert [(line["event"], line.get("count")) for line in read(out)] == [("lines_dropped", 1), ("kept", None)]
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(tmp_path) -> None:
+    path = tmp_path / "log"
+    journal = Journal(format="json", file=str(path))
+    journal.note("before")
+    journal.flush()
+    path.rename(tmp_path / "log.1")
+    journal.note("between")
+    journal.reopen(format="json", file=str(path))
+    journal.note("after")
+    journal.close()
+    assert b'"before"' in (tmp_path / "log.1").read_bytes()
+    assert b'"between"' in (tmp_path / "log.1").read_bytes()
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_log_as_it_is(tmp_path) -> None:
+    path = tmp_path / "log"
+    journal = Journal(format="json", file=str(path))
+    with pytest.raises(OSError):
+        journal.reopen(format="json", file=str(tmp_path / "nowhere" / "log"))
+    journal.note("still")
+    journal.close()
+    assert b"still" in path.read_bytes()
