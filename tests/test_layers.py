@@ -118,8 +118,9 @@ def own_methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef | ast.AsyncFunct
     if node.bases and not is_protocol(node):
         return
     for method in node.body:
-        is_public = isinstance(method, FUNCTION) and not method.name.startswith("_")
-        if is_public and (is_protocol(node) or method.name not in PROMISED):
+        if not isinstance(method, FUNCTION) or method.name.startswith("_"):
+            continue
+        if is_protocol(node) or method.name not in PROMISED:
             yield method
 
 

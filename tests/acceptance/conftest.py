@@ -50,7 +50,7 @@ def engine() -> Iterator[EngineAlone]:
 
 @pytest.fixture(scope="session")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that counts for ever after `<count>`, some milliseconds a number: there is time to leave in the middle."""
+    """A model that counts for ever after `<count>`, some milliseconds a number: time to leave in the middle."""
     path = tmp_path_factory.mktemp("model") / "counter.gguf"
     return write_successor_model(path, width=512, layers=8, feed_forward=4096, context=16384)
 

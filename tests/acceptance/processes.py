@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx2
 import msgspec
@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = START_SEC
 
 def bare_environment(**variables: str) -> dict[str, str]:
     """This process's environment without keys, base URLs, settings and proxies; and with `variables`."""
-    ours = re.compile(r"OPENAI_.*|ANTHROPIC_.*|UNBROKEN_.*|PYTEST_.*|.*_PROXY", re.IGNORECASE)
+    ours = re.compile(r"OPENAI_.*|ANTHROPIC_.*|UNBROKEN_.*|PYTEST_.*|VIRTUAL_ENV|PYTHONPATH|.*_PROXY", re.IGNORECASE)
     return {name: value for name, value in os.environ.items() if not ours.fullmatch(name)} | variables
 
 
@@ -55,7 +55,7 @@ def needed(program: str) -> str:
     return path
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skips the test; where all must be there, on CI, it fails instead."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}, and on CI it has to be")
@@ -127,10 +127,10 @@ class GatewayProcess:
 
 @contextmanager
 def gateway_process(
-    config: Path | None = None, *arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    config: Path | None = None, *arguments: str, cwd: Path | None = None, python: str = sys.executable
 ) -> Iterator[GatewayProcess]:
     """A gateway that serves at a free port until the context ends; it must not have written a traceback by then."""
-    command = [sys.executable, "-m", "unbroken", "serve", "--port", "0", "--log-format", "json", *arguments]
+    command = [python, "-m", "unbroken", "serve", "--port", "0", "--log-format", "json", *arguments]
     process = subprocess.Popen(
         [*command, *(("--config", str(config)) if config else ())],
         stdin=subprocess.DEVNULL,
@@ -139,7 +139,7 @@ def gateway_process(
         encoding="utf-8",
         errors="replace",
         cwd=cwd,
-        env={**(environment or bare_environment())},
+        env=bare_environment(),
     )
     gateway = GatewayProcess(process)
     try:
@@ -198,7 +198,7 @@ def engine_alone(model: Path, slots: int = 4) -> Iterator[EngineAlone]:
 
 @contextmanager
 def scripted_process(*scripts: str, model: str = "scripted", words: int = 8) -> Iterator[str]:
-    """A fake provider in a process of its own that plays the scripts in order, the last for ever; gives its base URL."""
+    """A fake provider in a process that plays the scripts in order, the last for ever; gives its base URL."""
     command = [sys.executable, "-m", "unbroken.upstream.scripted", "--model", model, "--words", str(words)]
     process = subprocess.Popen(
         [*command, *(part for script in scripts for part in ("--script", script))],
@@ -236,6 +236,13 @@ def run(command: list[str], environment: Mapping[str, str], cwd: Path | None = N
     )
     assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def read_text(chunks: Iterable[Any], pieces: list[str], then: Callable[[str], object] = lambda text: None) -> None:
+    """Adds what the SDK's chunks say to `pieces`, and tells `then` the text so far."""
+    for chunk in chunks:
+        pieces.append(chunk.choices[0].delta.content or "")
+        then("".join(pieces))
 
 
 def stop(process: subprocess.Popen[Any]) -> None:

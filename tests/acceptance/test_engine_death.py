@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.acceptance.processes import GatewayProcess, gateway_process, is_alive, kill, wait_for
+from tests.acceptance.processes import GatewayProcess, gateway_process, is_alive, kill, read_text, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the engine in /proc")
 
@@ -67,15 +67,14 @@ def test_an_engine_killed_before_the_first_token_is_started_again_and_answers(
 def test_an_engine_killed_in_mid_answer_is_an_error_in_the_stream_and_the_next_answer_is_whole(
     counting_gateway: GatewayProcess,
 ) -> None:
-    received = ""
+    received: list[str] = []
+    engine = counting_gateway.engine_pid
     with sdk(counting_gateway) as client:
+        stream = client.chat.completions.create(model="counter", messages=COUNT, stream=True)
         with pytest.raises(openai.APIError) as raised:
-            for chunk in client.chat.completions.create(model="counter", messages=COUNT, stream=True):
-                received += chunk.choices[0].delta.content or ""
-                if received == " 1 2 3":
-                    kill(counting_gateway.engine_pid)
+            read_text(stream, received, lambda text: kill(engine) if text == " 1 2 3" else None)
         assert not isinstance(raised.value, openai.APIConnectionError)  # the connection is well; the answer is not
-        assert received.startswith(" 1 2 3")
+        assert "".join(received).startswith(" 1 2 3")
         assert raised.value.message
         assert isinstance(raised.value.body, dict)
         assert raised.value.body.keys() == {"message", "type", "param", "code"}
@@ -109,9 +108,10 @@ def test_a_gateway_that_ends_leaves_no_engine_behind(tmp_path: Path, number: sig
 def test_a_gateway_killed_in_mid_answer_leaves_no_engine_behind(counting_gateway: GatewayProcess) -> None:
     engine = counting_gateway.engine_pid
     assert engine is not None
-    with sdk(counting_gateway) as client, pytest.raises(openai.APIConnectionError):
-        for _ in client.chat.completions.create(model="counter", messages=COUNT, stream=True):
-            counting_gateway.process.kill()
+    with sdk(counting_gateway) as client:
+        stream = client.chat.completions.create(model="counter", messages=COUNT, stream=True)
+        with pytest.raises(openai.APIConnectionError):
+            read_text(stream, [], lambda text: counting_gateway.process.kill())
     wait_for(lambda: not is_alive(engine), "the engine has ended")
 
 

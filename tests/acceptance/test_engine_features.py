@@ -80,11 +80,12 @@ def test_the_likeliest_words_are_the_same_every_time(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
 def test_an_answer_that_reached_its_limit_says_length(client: OpenAI, limit: str) -> None:
-    chunks = stream(client, stream_options={"include_usage": True}, **{limit: 7})
+    wish: Any = {limit: 7}
+    chunks = stream(client, stream_options={"include_usage": True}, **wish)
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == 7
-    whole = ask(client, **{limit: 7})
+    whole = ask(client, **wish)
     assert whole.choices[0].finish_reason == "length"
     assert whole.usage
     assert whole.usage.completion_tokens == 7

@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 
 from tests.acceptance.conftest import GatewayBefore
-from tests.acceptance.processes import GatewayProcess, bare_environment, gateway_process, scripted_process
+from tests.acceptance.processes import GatewayProcess, bare_environment, gateway_process, read_text, scripted_process
 
 KEY = "acceptance-key-of-the-app"
 UPSTREAM_KEY = "acceptance-key-of-the-upstream"
@@ -68,11 +68,11 @@ def test_a_provider_that_fails_before_the_first_word(caller: OpenAI, model: str,
 
 @pytest.mark.parametrize("model", [model for model, (_, _, sent) in FAULTY.items() if sent])
 def test_a_provider_that_fails_in_mid_answer(caller: OpenAI, model: str) -> None:
-    received = ""
+    received: list[str] = []
+    stream = caller.chat.completions.create(model=model, messages=HELLO, stream=True)
     with pytest.raises(FAULTY[model][1]) as raised:
-        for chunk in caller.chat.completions.create(model=model, messages=HELLO, stream=True):
-            received += chunk.choices[0].delta.content or ""
-    assert received.startswith(FAULTY[model][2])
+        read_text(stream, received)
+    assert "".join(received).startswith(FAULTY[model][2])
     assert raised.value.message
 
 

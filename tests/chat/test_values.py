@@ -26,7 +26,8 @@ def test_a_value_is_frozen_and_slotted(kind: type) -> None:
 
 def test_values_are_equal_by_what_they_say() -> None:
     assert TextDelta("a") == TextDelta("a", choice=0) != TextDelta("a", choice=1)
-    assert Finished("stop") != Failed("stop")
+    events: set[Event] = {Finished("stop"), Failed("stop"), TextDelta("stop")}
+    assert len(events) == 3
     assert Entry(Offset(1), Block(b"a")) == (1, b"a")
 
 

@@ -3,9 +3,12 @@
 import asyncio
 import io
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -359,3 +362,76 @@ async def dial() -> AsyncIterator[Dial]:
     yield open_line
     for line in lines:
         await line.close()
+
+
+class Process:
+    """A running `unbroken serve`."""
+
+    PATIENCE = 60.0  # s; a process that hangs must not hang the tests
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.process, self._folder = process, folder
+        self.said = ""
+        self.base_url = ""
+
+    async def wait_until_said(self, words: str) -> None:
+        """Reads its output until the words are there."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(self.PATIENCE):
+            while words not in self.said:
+                piece = await self.process.stderr.read(4096)
+                assert piece, f"it ended without {words!r}: {self.said}"
+                self.said += piece.decode()
+
+    async def wait_until_serving(self) -> None:
+        await self.wait_until_said("unbroken chat")
+        self.base_url = self.said.partition("serves at ")[2].split()[0]
+
+    async def wait_until_ended(self) -> int:
+        """Its exit code."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(self.PATIENCE):
+            self.said += (await self.process.stderr.read()).decode()
+            return await self.process.wait()
+
+    def configure(self, upstream: ScriptedUpstream, more: str = "", models: str = '["m"]') -> None:
+        (self._folder / "unbroken.toml").write_text(self.configuration(upstream, more, models))
+
+    @staticmethod
+    def configuration(upstream: ScriptedUpstream, more: str = "", models: str = '["m"]') -> str:
+        return f'{more}\n[[upstream]]\nname = "up"\nbase_url = "{upstream.base_url}"\nmodels = {models}\n'
+
+    def client(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(base_url=self.base_url, timeout=self.PATIENCE, trust_env=False)
+
+
+Start = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts `unbroken` in a folder of its own, with `upstream`, and `more` settings, in its `unbroken.toml`."""
+    started: list[asyncio.subprocess.Process] = []
+    plain = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+
+    async def run(
+        *arguments: str, upstream: ScriptedUpstream | None = None, more: str = "", env: dict[str, str] | None = None
+    ) -> Process:
+        if upstream is not None:
+            (tmp_path / "unbroken.toml").write_text(Process.configuration(upstream, more))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "unbroken", *arguments,
+            cwd=tmp_path,
+            env={**plain, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), **(env or {})},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        return Process(process, tmp_path)
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()

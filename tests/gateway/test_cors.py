@@ -1,6 +1,7 @@
 """Browsers that call from other origins."""
 
 import pytest
+
 from unbroken.upstream.scripted import ScriptedUpstream, error
 
 pytestmark = pytest.mark.anyio

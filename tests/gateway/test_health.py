@@ -1,6 +1,7 @@
 """Probes: alive, and ready."""
 
 import pytest
+
 from unbroken.settings.tree import UpstreamSettings
 from unbroken.upstream.scripted import ScriptedUpstream, error
 

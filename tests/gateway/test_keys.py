@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+
 from unbroken.gateway.admission import Keyring, allows_origin, is_loopback
 from unbroken.gateway.serve import check_address
 from unbroken.settings.read import SettingsInvalid

@@ -2,6 +2,7 @@
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
 from unbroken.gateway.metrics import MAX_SERIES
 from unbroken.settings.tree import UpstreamSettings
 from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, text

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from unbroken.settings.tree import RouteSettings, UpstreamSettings
 from unbroken.upstream.scripted import (
     Gate,

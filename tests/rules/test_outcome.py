@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.chat.fault import Failure, Fault
-from unbroken.rules.outcome import CALLERS_OWN, STATUS, api_error
+from unbroken.rules.outcome import CALLERS_OWN, GATEWAYS_OWN, MISLEADING, STATUS, api_error
 
 # fault: status without a word from the upstream
 EXPECTED = {
@@ -50,7 +50,8 @@ def test_each_fault_is_told_with_its_status_and_code(fault: Fault) -> None:
         assert error.message == "what happened"
         assert error.type == "invalid_request_error"
     else:
-        assert error.message == 'upstream "vllm-a": what happened'
+        is_ours = fault in GATEWAYS_OWN
+        assert error.message == ("what happened" if is_ours else 'upstream "vllm-a": what happened')
         assert error.code == fault.value
 
 
@@ -81,6 +82,18 @@ WORDS: dict[str, tuple[Failure, int, str, str | None, str | None]] = {
     "our key is not the caller's": (
         Failure(Fault.UNAUTHORIZED, "no", 401),
         *(502, "server_error", "unauthorized", None),
+    ),
+    "words about our key are not repeated": (
+        Failure(Fault.UNAUTHORIZED, "no", 401, type="invalid_request_error", param="key", code="invalid_api_key"),
+        *(502, "server_error", "unauthorized", None),
+    ),
+    "a request that is wrong is no 500, whatever the upstream answered": (
+        Failure(Fault.CONTEXT_LENGTH, "no", 500),
+        *(400, "invalid_request_error", "context_length_exceeded", None),
+    ),
+    "an upstream that broke is no 400": (
+        Failure(Fault.SERVER_ERROR, "no", 400),
+        *(502, "server_error", "server_error", None),
     ),
     "an engine that is full": (Failure(Fault.OVERLOADED, "no", 529), 503, "server_error", "overloaded", None),
 }
@@ -126,7 +139,8 @@ def test_retry_after_is_told_in_whole_seconds(fault: Fault, seconds: float | Non
 def test_any_failure_is_an_error_for_the_client(failure: Failure) -> None:
     error = api_error(failure, "a")
     assert 400 <= error.status < 600
-    assert error.status not in (408, 409) or STATUS[failure.fault] == error.status
+    assert error.status not in MISLEADING or failure.fault is Fault.RATE_LIMITED
+    assert (error.status < 500) == (STATUS[failure.fault] < 500)
     assert error.type
     assert (error.status == 429) <= ("retry-after" in error.headers)
     if failure.fault is Fault.UNAUTHORIZED:

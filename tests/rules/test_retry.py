@@ -117,7 +117,7 @@ FAILURES = st.builds(Failure, fault=FAULTS, message=st.just(""), retry_after=st.
 CHANCES = st.floats(0, 1)
 
 
-@given(FAILURES, POLICIES, st.integers(0, 30), st.integers(0, 30), st.booleans(), CHANCES)
+@given(FAILURES, POLICIES, st.integers(0, 30), st.integers(1, 30), st.booleans(), CHANCES)
 def test_no_wait_is_without_bound_and_none_on_a_busy_upstream_is_nothing(
     failure: Failure, policy: RetryPolicy, attempts: int, tries_here: int, has_next: bool, chance: float
 ) -> None:

@@ -392,6 +392,17 @@ def test_without_keeping_blocks_wait_again_when_the_follower_has_gone(made: Any,
     assert (first.text, second.text) == ("a", "bcd")
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_without_keeping_who_begins_behind_a_block_has_had_it(made: Any, log: StreamLog, ends: bool) -> None:
+    epoch = log.create(STREAM, keep=False)
+    log.append(STREAM, epoch, blocks("a", "b"), ends=ends)
+    made.settle()
+    Reader(2).follow(log)
+    made.settle()
+    with pytest.raises(OffsetUnknown):
+        log.read(STREAM, Offset(1))
+
+
 def test_without_keeping_what_made_the_only_follower_fail_is_still_there(made: Any, log: StreamLog) -> None:
     epoch = log.create(STREAM, keep=False)
     log.append(STREAM, epoch, blocks("a"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unbroken.chat.error import RequestRefused
 from unbroken.chat.request import ChatRequest
-from unbroken.wire.openai_chat.request import read_request, write_request
+from unbroken.wire.openai_chat.request import as_stream, read_request, write_request
 
 MESSAGES = b'"messages":[{"role":"user","content":"Hi"}]'
 
@@ -323,3 +323,12 @@ def test_whatever_is_unknown_goes_up_as_it_came(unknown: dict[str, object]) -> N
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with suppress(RequestRefused):
         read_request(data)
+
+
+def test_a_question_can_be_asked_for_an_answer_in_pieces() -> None:
+    asked = as_stream(
+        read_request(b'{"model":"m","messages":[{"role":"user","content":"x"}],"stream":false,"seed":1}')
+    )
+    body = json.loads(write_request(asked, model="theirs", ask_usage=True, more={"return_progress": True}))
+    assert (body["stream"], body["stream_options"], body["return_progress"]) == (True, {"include_usage": True}, True)
+    assert body["model"] == "theirs"

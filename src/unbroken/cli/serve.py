@@ -17,9 +17,7 @@ MAX_NAMES = 5  # of an upstream's models, shown at the start
 def serve(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; beyond loopback a key is needed.")] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one. Default: 8080.")
-    ] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help="Port, 8080 by default; 0 takes a free one.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="A GGUF file to run.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, human or json.")] = None,
     log_file: Annotated[str | None, typer.Option(help="File for the log, in place of standard error.")] = None,
@@ -34,7 +32,7 @@ def serve(
       unbroken serve
       unbroken serve --port 9000 --model models/qwen3-4b.gguf
       unbroken serve --config unbroken.toml
-      UNBROKEN_KEYS_APP="$(openssl rand -hex 24)" unbroken serve --host 0.0.0.0
+      UNBROKEN_KEYS_APP=a-key-of-yours unbroken serve --host 0.0.0.0
 
     \b
     Then, in the application:

@@ -74,9 +74,12 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
             is_late=not producer.begun.done(),
             on_pause=producer.pause,
         )
-        unfollow = gateway.log.follow(stream, Offset(0), follower.feed)
-        ending = await follower.ended
-        unfollow()
+        try:
+            unfollow = gateway.log.follow(stream, Offset(0), follower.feed)
+            ending = await follower.ended
+            unfollow()
+        finally:
+            follower.close()
         if ending is Ending.LEFT:
             producer.stop(LEFT)
         else:

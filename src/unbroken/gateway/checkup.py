@@ -109,9 +109,7 @@ async def _upstream(upstream: Upstream) -> Finding:
         key = "refuses the key" if upstream.secret else "wants a key"
         return Finding(what, False, f"{client.address} {key} ({status})", "set api_key to a valid key")
     if status == 404:
-        return Finding(
-            what, False, f"{client.address} answers 404 at /models", "does base_url end in /v1 as it should?"
-        )
+        return Finding(what, False, f"{client.address} answers 404 at /models", "does base_url end in /v1?")
     if status >= 500:
         return Finding(what, False, f"{client.address} answers {status}", "see the log of that server")
     return Finding(what, True, f"{client.address} answers")

@@ -63,6 +63,10 @@ class StreamFollower:
         if ends:
             self._end(Ending.ENDED)
 
+    def close(self) -> None:
+        """Writes nothing more."""
+        self._end(Ending.LEFT)
+
     def _look(self, is_due: bool = False) -> None:
         due = self._wrote_at + (self._comment_every if self._commented else self._first_comment)
         now = self._time()

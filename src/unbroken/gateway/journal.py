@@ -69,11 +69,8 @@ class Journal:
     def reopen(self, *, format: str, file: str) -> None:
         """Opens the file anew, once the lines so far are written: another program may have moved it away.
 
-        Raises:
-            OSError: the file cannot be written to; the journal goes on with the one it had.
+        Where it cannot be opened the journal goes on with the one it had, and says so.
         """
-        if file:
-            open(file, "a", encoding="utf-8").close()
         self._order(lambda: self._open(file, format))
 
     def close(self) -> None:

@@ -229,11 +229,9 @@ def _reloading(
         changed = await read_again()
         # What it is bound to stays; and without keys it must not be bound to more than loopback.
         check_address(msgspec.structs.replace(changed, server=msgspec.structs.replace(changed.server, host=bound.host)))
-        try:
-            gateway.journal.reopen(format=changed.log.format, file=changed.log.file)
-        except OSError as error:
-            raise SettingsInvalid(f"log.file {changed.log.file}: cannot be written to: {error.strerror}") from None
+        open_journal(changed).close()  # it raises what there is to raise
         gateway.apply(changed)
+        gateway.journal.reopen(format=changed.log.format, file=changed.log.file)
         server.apply(changed.server)
         await gateway.start()
         if (changed.server.host, changed.server.port) != (bound.host, bound.port):

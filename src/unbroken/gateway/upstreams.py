@@ -88,12 +88,11 @@ class Upstream:
 
     def without_secrets(self, failure: Failure) -> Failure:
         """The failure with what we authenticate with blotted out of the upstream's words (law 10)."""
-        if not any(secret in failure.message for secret in self._secrets):
-            return failure
-        message = failure.message
         for secret in self._secrets:
-            message = message.replace(secret, "***")
-        return replace(failure, message=message)
+            words = {name: getattr(failure, name) for name in ("message", "type", "param", "code")}
+            said = {name: text.replace(secret, "***") for name, text in words.items() if text and secret in text}
+            failure = replace(failure, **said) if said else failure
+        return failure
 
     async def listed_models(self) -> list[dict[str, object]]:
         """What the server says it serves, its own objects; empty where it does not say."""

@@ -36,6 +36,9 @@ STATUS: Mapping[Fault, int] = {
 #: Faults whose status the client gets as the upstream gave it, with the upstream's own words.
 CALLERS_OWN = (Fault.BAD_REQUEST, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY)
 
+#: Statuses that would send the caller looking at its own key, or make its SDK try again by itself.
+MISLEADING = (401, 407, 408, 409, 429)
+
 #: Faults of the gateway: no upstream is to blame for them.
 GATEWAYS_OWN = (Fault.NO_UPSTREAM, Fault.CLIENT_LEFT, Fault.SHUTTING_DOWN, Fault.INTERNAL)
 
@@ -43,8 +46,9 @@ GATEWAYS_OWN = (Fault.NO_UPSTREAM, Fault.CLIENT_LEFT, Fault.SHUTTING_DOWN, Fault
 def api_error(failure: Failure, upstream: str = "") -> ApiError:
     """The error for the client; `upstream` is named where the fault is an upstream's."""
     status = STATUS[failure.fault]
+    kept = range(400, 500) if failure.fault in CALLERS_OWN else range(500, 600)
     keeps_status = failure.fault in CALLERS_OWN or failure.fault is Fault.SERVER_ERROR
-    if keeps_status and 400 <= failure.status < 600 and failure.status not in (408, 409):
+    if keeps_status and failure.status in kept and failure.status not in MISLEADING:
         status = failure.status
     headers = {}
     if status == 429 or (status == 503 and failure.retry_after is not None):

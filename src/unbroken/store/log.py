@@ -58,6 +58,8 @@ class StreamLog(Protocol):
     def create(self, stream: StreamId, *, keep: bool) -> Epoch:
         """Begins a stream and gives its first epoch. `keep=False`: blocks are dropped once a follower has had them.
 
+        A follower that begins behind a block has had it.
+
         Raises:
             StreamExists: the id is taken.
         """

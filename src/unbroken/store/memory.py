@@ -160,7 +160,7 @@ class MemoryStreamLog:
         """Gives a new follower what is there, and then counts it among the others."""
         if following.call is not None and (after < found.last or found.ended):
             following.call(Offset(after + 1), found.behind(after), found.ended)
-            found.had = max(found.had, following.at)
+        found.had = max(found.had, following.at)
         if self._streams.get(stream) is found:  # not forgotten by that call
             found.followings = (*found.followings, following)
 

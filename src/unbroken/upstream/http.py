@@ -84,13 +84,13 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stops reading: the upstream is slowed by its full socket."""
-        if not self.is_closed and not self._paused:
+        if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Reads again."""
-        if not self.is_closed and self._paused:
+        if self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
 

@@ -46,12 +46,12 @@ class AnswerAssembler:
 def _merge(whole: dict[str, Any], piece: dict[str, Any]) -> None:
     """Adds a piece: text to text, list to list, an object's members each; what else there is replaces what was."""
     for name, value in piece.items():
-        former = whole.get(name)
+        former: Any = whole.get(name)
         if name == "tool_calls":
             whole[name] = _with_calls(former or [], value or ())
         elif value is None:
             whole.setdefault(name, None)
-        elif type(former) is type(value) and isinstance(value, str | list) and name not in _SAID_ONCE:
+        elif type(value) in (str, list) and type(former) is type(value) and name not in _SAID_ONCE:
             whole[name] = former + value
         elif isinstance(value, dict) and isinstance(former, dict):
             _merge(former, value)

@@ -48,7 +48,10 @@ class Progress(Enum):
 
 
 class ChunkRelay:
-    """Turns the events of one upstream answer into the blocks that the client sees."""
+    """Turns the events of one upstream answer into the blocks that the client sees.
+
+    Chunks with a top-level member `ours` answer a question that only we have asked, and go no further.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class ChunkRelay:
         choices: int = 1,
         include_usage: bool = False,
         secret: str = "",
+        ours: str | None = None,
     ) -> None:
         self.progress = Progress.WAITING
         self.usage: Usage | None = None
@@ -72,6 +76,7 @@ class ChunkRelay:
         self._envelope = Envelope(stream_id, model, created)
         self._include_usage = include_usage
         self._secret = secret
+        self._ours = ours
         self._expected = choices
         self._choices: dict[int, ChoiceRelay] = {}
         self._usage_chunk: bytes | None = None
@@ -144,6 +149,9 @@ class ChunkRelay:
         data = event.data
         try:
             fields, choices = self._read(event)
+            if self._ours in fields:
+                self.ignored += 1
+                return []
             usage = self._take_usage(fields)
             if not choices:
                 return self._relay_without_choices(data, fields, usage)

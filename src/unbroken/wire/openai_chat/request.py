@@ -1,6 +1,9 @@
 """Requests: the caller's body to a `ChatRequest`, and a `ChatRequest` to the upstream's body."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -103,13 +106,24 @@ def read_request(body: bytes) -> ChatRequest:
     )
 
 
-def write_request(request: ChatRequest, *, model: str, ask_usage: bool) -> bytes:
+def as_stream(request: ChatRequest) -> ChatRequest:
+    """The same question asked for an answer in pieces, with its usage."""
+    options = Raw(b'{"include_usage":true}')
+    fields = {**request.fields, "stream": Raw(b"true"), "stream_options": options}
+    return replace(request, stream=True, include_usage=True, fields=fields)
+
+
+def write_request(
+    request: ChatRequest, *, model: str, ask_usage: bool, more: Mapping[str, object] = MappingProxyType({})
+) -> bytes:
     """The upstream's body: the caller's fields, the upstream's name of the model, usage asked for on streams.
+
+    `more` are fields of ours, for what only this upstream knows.
 
     The body is always written anew from the fields that were read, so that a key that occurs twice
     cannot say one thing to us and another to the upstream.
     """
-    fields: dict[str, Any] = {**request.fields, "model": model}
+    fields: dict[str, Any] = {**request.fields, **more, "model": model}
     if request.stream and ask_usage and not request.include_usage:
         options = fields.get("stream_options")
         given = _read_options(options) if options is not None else None
