@@ -1,6 +1,6 @@
 """Holds the finished model against llama.cpp: same tokens, same prompts, and how often it answers well by chance.
 
-pip install xllamacpp gguf regex
+pip install xllamacpp
 python demo_model/check.py [--seeds 10] [--temperature 0.8]
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import xllamacpp
 from dialogues import Conversation, Corpus
+from gguf_file import read_tokenizer
 from tokenizer import Tokenizer
 
 MODEL = Path(__file__).parent.parent / "src" / "unbroken" / "models" / "unbroken-demo.gguf"
@@ -60,12 +60,6 @@ class Engine:
     def choice(self, **body: Any) -> dict[str, Any]:
         """The one choice of a chat completion."""
         return self.post("/v1/chat/completions", {"max_tokens": 1000, **body})["choices"][0]
-
-
-def read_tokenizer(path: Path) -> Tokenizer:
-    """The vocabulary as the file holds it."""
-    merges = gguf.GGUFReader(path).fields["tokenizer.ggml.merges"].contents()
-    return Tokenizer([tuple(merge.split(" ")) for merge in merges])
 
 
 def as_messages(conversation: Conversation) -> Iterator[dict[str, Any]]:

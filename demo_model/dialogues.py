@@ -162,8 +162,8 @@ class Corpus:
             else chance.choice(chance.choice(self._short)["say"]).rstrip(".!?")
         )
         ask = chance.choice(self.phrases["copy"])
-        if words.endswith("."):
-            words = words[:-1]
+        if chance.random() < 0.15:
+            words = chance.choice(self.phrases["to_copy"])
         return [Said("user", ask.format(words)), Said("assistant", words)]
 
     def named(self, chance: Random) -> Exchange:

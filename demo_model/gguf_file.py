@@ -4,7 +4,8 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from network import Network
+import torch
+from network import Network, Shape
 from tokenizer import CONTROL, END_OF_TEXT, IM_END, MARKERS, Tokenizer
 
 
@@ -70,3 +71,19 @@ def write(path: Path, network: Network, tokenizer: Tokenizer, chat_template: str
     writer.write_tensors_to_file()
     writer.close()
     partial.replace(path)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The vocabulary of a file that `write` wrote."""
+    merges = gguf.GGUFReader(path).fields["tokenizer.ggml.merges"].contents()
+    return Tokenizer([tuple(merge.split(" ")) for merge in merges])
+
+
+def read_network(path: Path) -> Network:
+    """The network of a file that `write` wrote, as exact as eight bits a weight are."""
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    network = Network(Shape(vocabulary=int(tensors["token_embd.weight"].shape[1])))
+    for name, weight in network.named_parameters():
+        values = gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type)
+        weight.data.copy_(torch.from_numpy(values.reshape(weight.shape).copy()))
+    return network

@@ -1,7 +1,8 @@
 """Makes src/unbroken/models/unbroken-demo.gguf again, from nothing but the files beside this one.
 
     pip install torch==2.13.0 numpy gguf regex jinja2
-    python demo_model/train.py
+    python demo_model/train.py               # from nothing
+    python demo_model/train.py --more 300    # after a change to the corpus: from the file as it is
 
 About half an hour on two CPU cores. The seed is fixed; another machine's arithmetic may differ in the last digits.
 """
@@ -29,6 +30,7 @@ VOCABULARY = 2048
 BATCH_TOKENS = 4096
 SHORT, LONG = 1_800, 6_000  # characters in a conversation; one batch in eight is of the longer kind
 WARM_UP = 60
+MORE_SHARE = 0.35  # of the full learning rate, when going on from a finished model
 
 
 def make_tokenizer(corpus: Corpus, chance: random.Random) -> Tokenizer:
@@ -104,20 +106,22 @@ def barriers(tokenizer: Tokenizer) -> Tensor:
     return added
 
 
-def optimizers(network: Network) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, Adam for the rest."""
+def optimizers(network: Network, share: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, Adam for the rest, at a share of the full rate."""
     matrices = [weight for layer in network.blk for weight in layer.parameters() if weight.ndim == 2]
     chosen = {id(weight) for weight in matrices}
     rest = [weight for weight in network.parameters() if id(weight) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=0.012, weight_decay=0.02, momentum=0.95),
-        torch.optim.AdamW(rest, lr=0.003, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=0.012 * share, weight_decay=0.02, momentum=0.95),
+        torch.optim.AdamW(rest, lr=0.003 * share, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def train(network: Network, corpus: Corpus, tokenizer: Tokenizer, steps: int, chance: random.Random) -> None:
+def train(
+    network: Network, corpus: Corpus, tokenizer: Tokenizer, steps: int, share: float, chance: random.Random
+) -> None:
     """Learns for a number of steps, at a rate that rises quickly and falls to nothing."""
-    optimisers = optimizers(network)
+    optimisers = optimizers(network, share)
     rates = [one.param_groups[0]["lr"] for one in optimisers]
     added, started, seen, smooth = barriers(tokenizer), time.perf_counter(), 0, 0.0
     source = batches(corpus, tokenizer, network.shape.context, chance)
@@ -146,7 +150,8 @@ def train(network: Network, corpus: Corpus, tokenizer: Tokenizer, steps: int, ch
 def main() -> None:
     """Trains and writes the model."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--steps", type=int, default=2000)
+    arguments.add_argument("--steps", type=int, default=1500)
+    arguments.add_argument("--more", type=int, metavar="STEPS", help="go on from the file for so many steps")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--output", type=Path, default=MODEL)
     given = arguments.parse_args()
@@ -155,14 +160,17 @@ def main() -> None:
     chance, corpus = random.Random(SEED), Corpus()
     template = (HERE / "chat_template.jinja").read_text("utf-8")
     check_template(template, corpus, chance)
-    tokenizer = make_tokenizer(corpus, chance)
-    network = Network(Shape(vocabulary=len(tokenizer.tokens)))
+    if given.more:
+        tokenizer, network = gguf_file.read_tokenizer(given.output), gguf_file.read_network(given.output)
+    else:
+        tokenizer = make_tokenizer(corpus, chance)
+        network = Network(Shape(vocabulary=len(tokenizer.tokens)))
     size = sum(weight.numel() for weight in network.parameters())
     print(
         f"{len(corpus.entries)} entries, {len(tokenizer.tokens)} tokens in the vocabulary, {size:,} parameters",
         flush=True,
     )
-    train(network, corpus, tokenizer, given.steps, chance)
+    train(network, corpus, tokenizer, given.more or given.steps, MORE_SHARE if given.more else 1.0, chance)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     gguf_file.write(given.output, network, tokenizer, template)
     print(f"{given.output.name}: {given.output.stat().st_size:,} bytes")

@@ -76,7 +76,9 @@ def test_an_abort_stops_the_answer(counting_gateway: GatewayProcess) -> None:
     )
     with running:
         assert running.stdout
-        assert [running.stdout.readline(), running.stdout.readline()] == [" 1 2 3 4\n", "Press Enter to quit\n"]
+        text, last = running.stdout.readline(), running.stdout.readline()
+        assert text.startswith(" 1 2 3 4")  # the SDK still hands out what it had read by then
+        assert last == "Press Enter to quit\n"
         gone = {"model": "counter", "outcome": "client_left"}
         wait_for(lambda: counting_gateway.metric("unbroken_requests_total", **gone) == 1, "the answer has ended")
         assert counting_gateway.metric("unbroken_upstream_open_requests") == 0

@@ -1,6 +1,7 @@
 """Connections to upstreams: kept, stale, encrypted, and with peculiarities of HTTP."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from unbroken.chat.fault import UpstreamFailed
 from unbroken.settings.tree import UpstreamSettings
+from unbroken.upstream.http import Connection, HttpClient, WholeResponse
 from unbroken.upstream.scripted import (
     Cut,
     Head,
@@ -141,6 +144,40 @@ async def test_an_upstream_that_answers_before_it_has_read_the_request_is_heard(
         assert answer.status == 503
         assert answer.error["message"].endswith("too many connections")
         assert (await gateway.ask("x" * 3_000_000)).status_code == 503
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_an_answer_that_is_there_before_the_request_is_sent_is_read(hangs_up: bool) -> None:
+    """As above, but in the order that a real network hardly shows."""
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"HTTP/1.1 503 Full\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfull")
+    if hangs_up:
+        theirs.close()
+    ours.setblocking(False)
+    client = HttpClient("http://upstream.example/v1")
+    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(client), sock=ours)
+    for _ in range(5):
+        await asyncio.sleep(0)  # what came is read, and the end noticed
+    response = WholeResponse()
+    connection.send(b"POST / HTTP/1.1\r\n\r\n", response)
+    async with asyncio.timeout(5):
+        assert await response.complete == (503, b"full")
+    theirs.close()
+
+
+async def test_a_connection_that_is_closed_before_the_request_is_sent_is_a_failure_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    ours.setblocking(False)
+    client = HttpClient("http://upstream.example/v1")
+    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(client), sock=ours)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    response = WholeResponse()
+    connection.send(b"POST / HTTP/1.1\r\n\r\n", response)
+    async with asyncio.timeout(5):
+        with pytest.raises(UpstreamFailed, match="before the response's headers"):
+            await response.complete
 
 
 async def test_an_upstream_that_hangs_up_on_everyone_is_a_502(serve) -> None:

@@ -139,11 +139,11 @@ async def test_a_connection_that_is_not_made_in_time_is_a_504(serve, upstream: S
     """The port takes connections, but nobody ever answers the TLS handshake."""
     upstream.always(Script((ReadNothing(),)))
     silent = upstream_settings("up0", upstream, base_url=upstream.base_url.replace("http:", "https:"))
-    gateway = await serve(silent, timeouts={"connect": 0.1})
+    gateway = await serve(silent, timeouts={"connect": 0.3})
     for answer in (await gateway.stream(), await gateway.ask()):
         error = answer.error if hasattr(answer, "error") else answer.json()["error"]
         assert error["code"] == "connect_timeout"
-        assert f"no connection to 127.0.0.1:{upstream.port} within 0.1 s" in error["message"]
+        assert f"no connection to 127.0.0.1:{upstream.port} within 0.3 s" in error["message"]
     assert upstream.connections == 2
     await upstream.wait_until_unconnected()
 
@@ -153,7 +153,7 @@ async def test_a_connection_that_is_not_made_in_time_fails_over(
 ) -> None:
     upstream.always(Script((ReadNothing(),)))
     silent = upstream_settings("up0", upstream, base_url=upstream.base_url.replace("http:", "https:"))
-    gateway = await serve(silent, upstream_settings("up1", other), timeouts={"connect": 0.1})
+    gateway = await serve(silent, upstream_settings("up1", other), timeouts={"connect": 0.3})
     assert (await gateway.stream()).text == "one two three"
 
 
@@ -177,6 +177,22 @@ async def test_the_total_limit_holds_while_waiting_for_a_retry(serve, upstream: 
     for status in ((await gateway.stream()).status, (await gateway.ask()).status_code):
         assert status == 504
     assert len(upstream.requests) == 2
+
+
+async def test_the_limit_between_tokens_begins_with_the_first_token(
+    serve, upstream: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    """A long prefill is no gap between tokens."""
+    gate = Gate()
+    upstream.script(text("one two three") | hold_after(1, gate))
+    other.script(text("x y z") | stall_after(2))
+    settings = (upstream_settings("up0", upstream), upstream_settings("up1", other, models=("clock",)))
+    gateway = await serve(*settings, timeouts={"between_tokens": 0.3})
+    asking = asyncio.ensure_future(gateway.stream())
+    await gate.wait_until_reached()
+    assert (await gateway.stream(model="clock")).error["code"] == "between_tokens_timeout", "the limit passes"
+    gate.open()
+    assert (await asking).is_done
 
 
 async def test_chunks_without_content_do_not_stretch_the_limit_of_the_first_token(

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from unbroken.chat.fault import Failure, Fault
 from unbroken.upstream.scripted import (
     Gate,
     Hold,
@@ -31,6 +32,15 @@ from .conftest import Served, upstream_settings
 pytestmark = pytest.mark.anyio
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+END = b"data: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+def text_of(data: bytes) -> str:
+    """The text in the bytes of a stream."""
+    chunks = [msgspec.json.decode(line[6:]) for line in data.split(b"\n") if line.startswith(b'data: {"')]
+    return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
 
 
 class RawClient:
@@ -62,9 +72,7 @@ class RawClient:
 
     async def read_answer(self) -> str:
         """The text of one whole stream."""
-        data = await self.read_until(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        chunks = [msgspec.json.decode(line[6:]) for line in data.split(b"\n") if line.startswith(b'data: {"')]
-        return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
+        return text_of(await self.read_until(END))
 
     def leave(self) -> None:
         self._socket.close()
@@ -97,6 +105,22 @@ async def test_a_client_that_leaves_during_prefill_stops_the_upstream(
     line = await gateway.wait_for_line()
     assert (line["outcome"], line["status"], line["output_tokens"]) == ("client_left", 499, 0)
     assert "message" not in line
+
+
+async def test_a_client_that_leaves_in_the_very_moment_of_a_failure_is_not_retried(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    """FAULTS.md 26: nobody would ever stop that second answer."""
+    upstream.script(Script((Stall(),)))
+    gateway = await serve(upstream)
+    async with raw_client(gateway) as client:
+        await client.send(stream=True)
+        await upstream.wait_for_requests(1)
+        (producer,) = gateway.gateway.producers
+        producer._attempt.lost(Failure(Fault.RESET, "the connection was closed"))
+        producer.stop(Failure(Fault.CLIENT_LEFT, "the client has gone"))
+        await gateway.wait_until_idle()
+    assert len(upstream.requests) == 1
 
 
 async def test_a_client_that_leaves_after_the_role_stops_the_upstream(serve, upstream: ScriptedUpstream) -> None:
@@ -232,8 +256,9 @@ async def test_a_client_that_stops_reading_stops_the_upstream_and_gets_every_tok
             await upstream.wait_until_blocked()
             assert upstream.bytes_sent < len(PIECE) * PIECES
             assert connection.transport.get_write_buffer_size() < 1 << 20, "the gateway holds little, comments included"
-        got = await client.read_answer()
-    assert got == PIECE * PIECES
+        data = await client.read_until(END)
+    assert text_of(data) == PIECE * PIECES
+    assert data.count(b": keep-alive") < 8, "while nobody reads there are no comments either: it was time for sixteen"
     assert (await gateway.wait_for_line())["outcome"] == "finished"
 
 

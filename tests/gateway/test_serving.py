@@ -173,7 +173,7 @@ async def test_a_reload_takes_what_changed_and_drops_no_stream(start, upstream: 
         ("this is not TOML", "is not TOML"),
         ("[server]\nprot = 80", "prot"),
         ('[keys]\napp = "env:NOT_THERE"', "NOT_THERE"),
-        ('[[upstream]]\nname = "up"\nbase_url = "https://x/v1"\nca_file = "nowhere.pem"', "nowhere.pem"),
+        ('[[upstream]]\nname = "up"\nbase_url = "https://x/v1"\nca_file = "unbroken.toml"', "ca_file"),
         ('[log]\nfile = "no/such/folder/log"', "no/such/folder/log"),
     ],
 )

@@ -65,7 +65,7 @@ async def test_a_stream_that_flows_gets_no_comments(serve, upstream: ScriptedUps
     """Also one that began late: the first comment is no habit."""
     gate, pause = Gate(), Gate()
     upstream.script(text("one two three") | before_head(Hold(gate)) | insert_after(2, Hold(pause)))
-    gateway = await serve(upstream, keep_alive={"first": 0.1, "every": 30.0})
+    gateway = await serve(upstream, keep_alive={"first": 0.3, "every": 30.0})
     async with gateway.reading() as reading:
         await reading.read_until(comments(1))
         gate.open()

@@ -11,7 +11,7 @@ const stream = await client.chat.completions.create({
 let text = "";
 for await (const chunk of stream) {
   text += chunk.choices[0].delta.content ?? "";
-  if (text.endsWith("4")) stream.controller.abort();
+  if (text === " 1 2 3 4") stream.controller.abort();
 }
 console.log(text);
 

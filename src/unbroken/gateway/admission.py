@@ -17,7 +17,7 @@ class Keyring:
     """The keys that open the gateway, held as keyed hashes only."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
-        self._salt = secrets.token_bytes(32)
+        self._salted = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
         # Looked up by hash, then compared in constant time: neither step tells how much of a guess was right.
         self._known = {digest: (digest, name) for name, key in keys.items() for digest in self._hashes(key)}
 
@@ -31,7 +31,9 @@ class Keyring:
         return name if hmac.compare_digest(known, digest) else None
 
     def _hash(self, key: bytes) -> bytes:
-        return hashlib.blake2b(key, key=self._salt, digest_size=32).digest()
+        hashed = self._salted.copy()
+        hashed.update(key)
+        return hashed.digest()
 
     def _hashes(self, key: str) -> set[bytes]:
         """Of each way in which clients write a key into a header: UTF-8 or Latin-1."""

@@ -17,6 +17,7 @@ from unbroken.gateway.admission import Keyring, allows_origin, caller_name
 from unbroken.gateway.call import Call, ClientLeft, Receive, Scope, Send
 from unbroken.gateway.chat_completions import create_chat_completion
 from unbroken.gateway.cors import cors_headers, preflight
+from unbroken.gateway.ids import SecretIds
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.metrics import Metrics
 from unbroken.gateway.produce import Means, Producer
@@ -46,7 +47,7 @@ QUIET = (*OPEN, "/metrics")
 
 
 class Gateway:
-    """The ASGI application."""
+    """The ASGI application; made in the loop that it serves in."""
 
     def __init__(
         self,
@@ -56,12 +57,14 @@ class Gateway:
         chance: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self._loop_time = asyncio.get_running_loop().time
         self.journal = journal
         self.metrics = Metrics()
         self.log = MemoryStreamLog()
         self.upstreams = Upstreams(journal, chance)
         self.model_lists = models.ModelLists(self._loop_time)
         self.producers: set[Producer] = set()
+        self.ids = SecretIds()
         self.is_draining = False
         self._chance = chance
         self._now = now
@@ -143,10 +146,6 @@ class Gateway:
             outcome=outcome,
             message=failure.message if failure and producer.state is not State.CANCELLED else None,
         )
-
-    @staticmethod
-    def _loop_time() -> float:
-        return asyncio.get_running_loop().time()
 
     async def models(self) -> dict[str, dict[str, Any]]:
         """Every model by its name, as the API shows it."""

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from unbroken.chat.error import ApiError, RequestRefused, invalid
-from unbroken.gateway.connection import ClientConnection
-from unbroken.gateway.request_id import request_id
+from unbroken.gateway.connection import ClientConnection, headers_of
+from unbroken.gateway.ids import request_id
 from unbroken.wire.openai_chat.errors import write_error
 
 Scope = MutableMapping[str, Any]
@@ -93,12 +93,8 @@ class Call:
 
     async def respond(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         """Sends a whole response."""
+        await self.connection.respond(self._cycle, status, [*headers, *self.own_headers], body)
         self.status = status
-        more = [*headers, *self.own_headers]
-        if status != 204:
-            more.append((b"content-length", b"%d" % len(body)))
-        await self._send({"type": "http.response.start", "status": status, "headers": more})
-        await self._send({"type": "http.response.body", "body": body})
 
     async def respond_json(self, body: bytes, status: int = 200) -> None:
         """Sends a JSON response."""
@@ -109,8 +105,7 @@ class Call:
         if self.connection.has_much_unread():
             self.status = error.status
             return self.connection.refuse(error, self.own_headers)
-        more = [(name.encode(), value.encode("latin-1")) for name, value in error.headers.items()]
-        await self.respond(error.status, write_error(error), JSON, *more)
+        await self.respond(error.status, write_error(error), JSON, *headers_of(error))
 
     async def begin_event_stream(self) -> None:
         """Sends the head of a stream that nothing on the way may hold back (FAULTS.md 32)."""

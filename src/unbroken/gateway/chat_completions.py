@@ -1,7 +1,6 @@
 """`POST /v1/chat/completions`: a request in, an answer out, whole or as a stream."""
 
 import asyncio
-import secrets
 from typing import TYPE_CHECKING
 
 from unbroken.chat.error import RequestRefused
@@ -22,11 +21,11 @@ LEFT = Failure(Fault.CLIENT_LEFT, "the client has gone")
 
 async def create_chat_completion(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Serves one chat request."""
-    started_at = asyncio.get_running_loop().time()
+    started_at = call.connection.loop.time()
     request = read_request(await call.read_json_body(gateway.settings.server.body_limit))
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
-    stream = StreamId(f"chatcmpl-{secrets.token_hex(14)}")
+    stream = StreamId(f"chatcmpl-{gateway.ids.new()}")
     if call.connection.is_lost:
         raise ClientLeft
     producer = Producer(request, stream, gateway.means)

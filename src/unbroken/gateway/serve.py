@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import resource
 import signal
@@ -22,6 +23,7 @@ from unbroken.settings.tree import ServerSettings, Settings
 FAREWELL_SECONDS = 1.0  # for the error events of answers that did not finish within the drain
 HASTY_SECONDS = 0.2  # for the same, when we are told a second time to stop
 CLOSE_SECONDS = 10.0  # for engines and the like to stop
+GC_THRESHOLD = (10_000, 20, 20)  # Python's (700, 10, 10) is for programs that make fewer objects
 WATCHED_LOGGERS = ("uvicorn.error", "asyncio")
 
 
@@ -134,6 +136,9 @@ async def serve(
         gateway = Gateway(settings, journal)
         server = GatewayServer(gateway, settings.server, lambda: announce(gateway, port))
         _allow_open_files(settings.server.connections)
+        gc.collect()
+        gc.freeze()  # what is there by now stays; to look at it again and again costs a few per cent of every request
+        gc.set_threshold(*GC_THRESHOLD)
         with _told_to(journal), _reloading(server, gateway, settings, read_again):
             try:
                 await gateway.start()
