@@ -133,7 +133,7 @@ async def test_the_second_signal_ends_it_at_once(start, upstream: ScriptedUpstre
 
 
 async def test_a_client_that_does_not_read_holds_up_no_end(start, upstream: ScriptedUpstream) -> None:
-    upstream.script(text(["x" * 100_000] * 100))
+    upstream.script(text(["x" * 100_000] * 300))  # more than the buffers of two connections hold
     served = await start("serve", "--port", "0", upstream=upstream, more="[server]\ndrain = 0.1")
     await served.wait_until_serving()
     async with Reader(served):

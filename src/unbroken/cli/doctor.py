@@ -20,6 +20,8 @@ def doctor(config: ConfigOption = None) -> None:
       unbroken doctor
       unbroken doctor --config unbroken.toml
     """
+    import uvloop
+
     from unbroken.gateway.checkup import examine
     from unbroken.gateway.discover import with_found_upstreams
 
@@ -34,6 +36,7 @@ def doctor(config: ConfigOption = None) -> None:
             well &= finding.is_well
         return well
 
-    with settings_must_be_valid():
-        if not asyncio.run(run()):
+    # The loop that serves: its errors have the words that the log will have.
+    with settings_must_be_valid(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if not runner.run(run()):
             raise typer.Exit(1)

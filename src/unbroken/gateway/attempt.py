@@ -22,6 +22,10 @@ MAX_ERROR_BYTES = 1 << 20  # of an error response; what is longer is no message
 MAX_HELD_BYTES = 1 << 20  # before the first piece of the answer; a role chunk has some two hundred
 
 
+# Looked up once: in Python 3.11 a member of an enum costs as much as a call.
+_OPEN, _ENDED = Progress.OPEN, Progress.ENDED
+
+
 class StreamAttempt:
     """A sink for an upstream's streamed response.
 
@@ -37,14 +41,18 @@ class StreamAttempt:
         *,
         gaps: list[int],
         secret: str = "",
+        tells_progress: bool = False,
     ) -> None:
+        """`tells_progress`: the upstream says how far it is with the prompt, and is not silent as long as it does."""
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self.relay = relay
         self._on_blocks = on_blocks
         self._timeouts = timeouts
         self._secret = secret
-        self._reader = SseReader()
+        self._tells_progress = tells_progress
+        self._read = SseReader().feed
+        self._relay = relay.feed
         self._held: list[Block] = []
         self._held_bytes = 0
         self._error: WholeResponse | None = None
@@ -91,33 +99,38 @@ class StreamAttempt:
             return self._error.data(data)
         failure = None
         blocks: list[Block] = []
-        feed = self.relay.feed
         try:
-            events = self._reader.feed(data)
+            events = self._read(data)
             if len(events) == 1:
-                blocks = feed(events[0])
-            elif not events:
-                return
+                blocks = self._relay(events[0])
             else:
                 for event in events:
-                    blocks += feed(event)
+                    blocks += self._relay(event)
         except UpstreamFailed as failed:
             failure = failed.failure
         except EventTooLarge as error:
             failure = Failure(Fault.TOO_LARGE, str(error))
+        progress = self.relay.progress
         if blocks:
             now = self._time()
             if self.first_token_at:
                 self._gaps[bisect_right(GAP_BOUNDS, now - self._last)] += 1
                 self._last = now
-                self._on_blocks(blocks, self.relay.progress is Progress.ENDED)
+                self._on_blocks(blocks, progress is _ENDED)
             else:
                 failure = self._hold(blocks, now) or failure
+        elif self._tells_progress:
+            self._last = self._time()
+        if progress is not _OPEN or failure is not None:
+            self._settle(progress, failure)
+
+    def _settle(self, progress: Progress, failure: Failure | None) -> None:
+        """What follows from a read beside its blocks: a failure, the end, or the wait for it."""
         if failure is not None:
             self._fail(failure)
-        elif self.relay.progress is Progress.ENDED:
+        elif progress is Progress.ENDED:
             self._end()
-        elif self.relay.progress is Progress.FINISHED and self._waits_for is not Fault.CUT:
+        elif progress is Progress.FINISHED and self._waits_for is not Fault.CUT:
             self._waits_for = Fault.CUT  # the answer is there: an end that does not come is made
             self._arm(self._time() + self._timeouts.after_finish)
 

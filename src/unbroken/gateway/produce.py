@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Block, Epoch, StreamId
@@ -21,11 +23,15 @@ from unbroken.settings.tree import TimeoutSettings
 from unbroken.store.log import LogError, StreamLog
 from unbroken.upstream.http import WholeResponse
 from unbroken.wire.openai_chat.answer import Answer, relay_answer
+from unbroken.wire.openai_chat.assemble import AnswerAssembler
 from unbroken.wire.openai_chat.chunks import ChunkRelay
 from unbroken.wire.openai_chat.errors import write_error_event
-from unbroken.wire.openai_chat.request import write_request
+from unbroken.wire.openai_chat.request import as_stream, write_request
 
 T = TypeVar("T")
+
+#: llama.cpp's field that asks for news of the prompt's processing, and the member of the chunks that bring it.
+PROGRESS_QUESTION, PROGRESS_ANSWER = "return_progress", "prompt_progress"
 
 
 @dataclass(slots=True)
@@ -65,6 +71,7 @@ class Producer:
         self._created = int(means.now())
         self._attempt: StreamAttempt | None = None
         self._epoch = Epoch(0)
+        self._has_content = False
         self._is_paused = False
         #: Why it was stopped from our side, None if it was not.
         self.stopped: Failure | None = None
@@ -196,6 +203,8 @@ class Producer:
             self._means.metrics.count_retry(upstream.name, failure.fault.value)
 
     async def _ask_for_answer(self, target: Target, upstream: Upstream) -> Answer:
+        if upstream.is_engine:
+            return await self._assemble_answer(target, upstream)
         client = await upstream.client()
         sink = WholeResponse()
         body = write_request(self._request, model=target.model, ask_usage=False)
@@ -211,23 +220,55 @@ class Producer:
             raise UpstreamFailed(unreadable)
         return relay_answer(answer, self._stream, target.public, created=self._created, secret=upstream.secret)
 
+    async def _assemble_answer(self, target: Target, upstream: Upstream) -> Answer:
+        """A whole answer asked for in pieces: llama.cpp notices only while it streams that nobody waits any more."""
+        assembler = AnswerAssembler()
+        request = as_stream(self._request)
+        attempt = await self._open_stream(target, upstream, request, lambda blocks, ends: assembler.feed(blocks))
+        try:
+            await attempt.ended
+        except BaseException:
+            attempt.abandon()
+            raise
+        finally:
+            self._attempt = None
+        return Answer(assembler.whole(), attempt.relay.usage, tuple(attempt.relay.finish_reasons.values()))
+
     async def _ask_for_stream(self, target: Target, upstream: Upstream) -> StreamAttempt:
+        return await self._open_stream(target, upstream, self._request, self._append)
+
+    async def _open_stream(
+        self,
+        target: Target,
+        upstream: Upstream,
+        request: ChatRequest,
+        on_blocks: Callable[[list[Block], bool], None],
+    ) -> StreamAttempt:
+        """An attempt whose answer has begun; its blocks go to `on_blocks`."""
         client = await upstream.client()
+        timeouts = self._means.timeouts
+        more = {}
+        if upstream.is_engine:
+            # It sends headers only when a slot is free, and looks for a client that left only when it writes.
+            timeouts = msgspec.structs.replace(timeouts, headers=timeouts.total)
+            more = {PROGRESS_QUESTION: True}
         relay = ChunkRelay(
             self._stream,
             target.public,
             created=self._created,
-            choices=self._request.choices,
-            include_usage=self._request.include_usage,
+            choices=request.choices,
+            include_usage=request.include_usage,
             secret=upstream.secret,
+            ours=PROGRESS_ANSWER if upstream.is_engine else None,
         )
-        body = write_request(self._request, model=target.model, ask_usage=upstream.settings.ask_usage)
+        body = write_request(request, model=target.model, ask_usage=upstream.settings.ask_usage, more=more)
         attempt = StreamAttempt(
             relay,
-            self._append,
-            self._means.timeouts,
+            on_blocks,
+            timeouts,
             gaps=self._means.metrics.answered(target.public, target.upstream).gaps.counts,
             secret=upstream.secret,
+            tells_progress=upstream.is_engine,
         )
         try:
             connection = await client.post("/chat/completions", body, attempt, accept="text/event-stream")
@@ -260,7 +301,8 @@ class Producer:
             self._means.log.append(self._stream, self._epoch, blocks, ends=ends)
         except LogError as error:
             return self.stop(Failure(Fault.INTERNAL, str(error)))
-        if self.state is State.ACCEPTED:
+        if not self._has_content:
+            self._has_content = True
             self.state = next_state(self.state, Step.CONTENT)
             self.begun.set_result(True)
         if ends:

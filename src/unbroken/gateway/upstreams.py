@@ -16,7 +16,7 @@ from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
 from unbroken.upstream.engine import DEMO_MODEL, Engine
 from unbroken.upstream.engine_state import EngineAddress, EngineFailed
-from unbroken.upstream.http import HttpClient
+from unbroken.upstream.http import IDLE_SECONDS, HttpClient
 
 #: Faults that say nothing about an upstream's health.
 NOT_ITS_FAULT = frozenset(
@@ -34,6 +34,8 @@ NOT_ITS_FAULT = frozenset(
     }
 )
 
+
+ENGINE_IDLE_SECONDS = 4.0  # llama.cpp's server closes idle connections after five
 
 #: Characters of a configured header's value from which it may be a secret; `true` or `beta=2` are none.
 MIN_SECRET = 8
@@ -56,6 +58,11 @@ class Upstream:
             None if self.engine else self._new_client(settings.base_url, None, self.secret)
         )
         self._engine_address: EngineAddress | None = None
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether it is llama.cpp in a child process of ours."""
+        return self.engine is not None
 
     async def client(self) -> HttpClient:
         """The client to send with; for an engine this waits until its model is loaded.
@@ -142,6 +149,7 @@ class Upstream:
             ca_file=settings.ca_file,
             unix_path=unix_path,
             max_idle=settings.idle_connections,
+            idle_seconds=ENGINE_IDLE_SECONDS if settings.engine else IDLE_SECONDS,
             connect_timeout=self._connect_timeout,
         )
 

@@ -17,7 +17,7 @@ from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 
 MAX_HEAD_BYTES = 64 << 10  # a response's headers
 MAX_WHOLE_BYTES = 64 << 20  # a response that is read whole; base64 audio is the largest there is
-IDLE_SECONDS = 60.0  # after which an idle connection is not used again
+IDLE_SECONDS = 60.0  # after which an idle connection is not used again, unless its server is known to be quicker
 DRAIN_SECONDS = 1.0  # for the last bytes of a response whose answer is complete
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -221,6 +221,7 @@ class HttpClient:
         ca_file: str = "",
         unix_path: str | None = None,
         max_idle: int = 100,
+        idle_seconds: float = IDLE_SECONDS,
         connect_timeout: float = 5.0,
     ) -> None:
         url = urlsplit(base_url)
@@ -234,6 +235,7 @@ class HttpClient:
         self._heads: dict[str, bytes] = {}
         self._idle: list[Connection] = []
         self._max_idle = max_idle
+        self._idle_seconds = idle_seconds
         self.connect_timeout = connect_timeout
         self._is_closed = False
 
@@ -300,7 +302,7 @@ class HttpClient:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed and now - connection.idle_since < IDLE_SECONDS:
+            if not connection.is_closed and now - connection.idle_since < self._idle_seconds:
                 return connection
             connection.close()
         return None
