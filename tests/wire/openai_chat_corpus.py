@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.chat.fault import Failure, UpstreamFailed
-from unbroken.wire.openai_chat.chunks import ChunkRelay, Progress
+from unbroken.wire.openai_chat.chunks import ChunkRelay
+from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseReader
 
 CORPUS = Path(__file__).parent.parent / "corpus" / "openai_chat"

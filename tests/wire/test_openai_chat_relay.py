@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.wire.openai_chat_corpus import CREATED, MODEL, STREAM_ID, all_cases, check_laws, relayed
 from unbroken.chat.events import Started
 from unbroken.chat.fault import Fault, UpstreamFailed
-from unbroken.wire.openai_chat.chunks import ChunkRelay, Progress
+from unbroken.wire.openai_chat.chunks import ChunkRelay
 from unbroken.wire.openai_chat.events import EventReader
+from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent, SseReader, write_data
 
 DONE = b"data: [DONE]\n\n"

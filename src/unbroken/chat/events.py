@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from msgspec import Raw
+
+from unbroken.chat.finish import FinishReason
 from unbroken.chat.usage import Usage
 
 
@@ -26,6 +29,38 @@ class ReasoningDelta:
     """A piece of the model's reasoning, where it shows it."""
 
     text: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningSigned:
+    """The provider's seal on the reasoning so far; it goes back to the provider as it came."""
+
+    signature: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningSealed:
+    """A whole piece of reasoning that only its provider can read."""
+
+    data: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """A piece of the model's words on why it does not answer."""
+
+    text: str
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """A source of the text so far, JSON as its provider gave it."""
+
+    citation: Raw
     choice: int = 0
 
 
@@ -57,10 +92,12 @@ class UsageReported:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One choice is complete; the reason is the upstream's own word."""
+    """One choice is complete; a reason that we have no word for is the upstream's own."""
 
-    reason: str
+    reason: FinishReason | str
     choice: int = 0
+    #: The caller's stop sequence that ended it, where the upstream says which.
+    stop_sequence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +109,17 @@ class Failed:
     code: str | None = None
 
 
-Event = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | UsageReported | Finished | Failed
+Event = (
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | ReasoningSigned
+    | ReasoningSealed
+    | RefusalDelta
+    | Cited
+    | ToolCallStarted
+    | ToolCallDelta
+    | UsageReported
+    | Finished
+    | Failed
+)

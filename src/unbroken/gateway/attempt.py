@@ -13,8 +13,9 @@ from unbroken.chat.stream import Block
 from unbroken.gateway.metrics import GAP_BOUNDS
 from unbroken.settings.tree import TimeoutSettings
 from unbroken.upstream.http import Connection, Headers, WholeResponse
-from unbroken.wire.openai_chat.chunks import ChunkRelay, Progress
+from unbroken.wire.openai_chat.chunks import ChunkRelay
 from unbroken.wire.openai_chat.errors import read_error, without_secrets
+from unbroken.wire.progress import Progress
 from unbroken.wire.retry_after import read_retry_after
 from unbroken.wire.sse import EventTooLarge, SseReader
 

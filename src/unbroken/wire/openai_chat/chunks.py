@@ -4,7 +4,6 @@ A chunk that keeps the rules passes byte for byte but for its id and model; one 
 (FAULTS.md 5, 14, 21, 22) or, where mending would be guessing, the stream fails.
 """
 
-from enum import Enum
 from itertools import zip_longest
 
 import msgspec
@@ -20,6 +19,7 @@ from unbroken.wire.openai_chat.plain import Pass, learn_envelope
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.openai_chat.template import Fill, learn_template
 from unbroken.wire.openai_chat.usage import read_usage
+from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent, write_data
 
 DONE = Block(b"data: [DONE]\n\n")
@@ -36,15 +36,6 @@ _read_choices = msgspec.json.Decoder(list[dict[str, Raw]] | None).decode
 _read_index = msgspec.json.Decoder(int | None).decode
 _read_any = msgspec.json.Decoder().decode
 _write = msgspec.json.Encoder().encode
-
-
-class Progress(Enum):
-    """How far an answer has come."""
-
-    WAITING = "waiting"  # nothing of the answer itself has been seen
-    OPEN = "open"
-    FINISHED = "finished"  # every choice has its finish_reason; usage may still come
-    ENDED = "ended"
 
 
 class ChunkRelay:
