@@ -4,8 +4,8 @@
     python benchmarks/run.py --rounds 1 --targets nginx,unbroken --scenarios paced
 
 Each gateway is pinned to core 0 and asked for one worker; upstream and load share core 1. Runs alternate between the
-gateways, figures are medians over the rounds, and what counts is the ratio to nginx, which relays without parsing and is
-the physical limit. Machines differ and are noisy: compare within one run only.
+gateways, figures are medians over the rounds, and what counts is the ratio to nginx, which relays without parsing and
+is the physical limit. Machines differ and are noisy: compare within one run only.
 """
 
 import argparse
@@ -30,12 +30,12 @@ UPSTREAM_PORT = 9100
 KEY = "sk-bench"
 
 PACED = ["--stream", "--ramp", "0.5", "--warmup", "0.5", "--seconds", "4", "--cut"]
+IDLE = ["--ramp", "2", "--warmup", "2", "--seconds", "1"]
 SCENARIOS: dict[str, list[str]] = {
     "request": ["--model", "bench-n200", "--connections", "32", "--warmup", "0.6", "--seconds", "2.5"],
     "paced": ["--model", "bench-n200-d20", "--connections", "200", *PACED],
     "burst": ["--model", "bench-n200", "--connections", "32", "--warmup", "0.6", "--seconds", "2.5", "--stream"],
-    "idle": ["--model", "bench-n2-d60000", "--connections", "1000", "--stream", "--ramp", "2", "--warmup", "2"]
-    + ["--seconds", "1", "--cut"],
+    "idle": ["--model", "bench-n2-d60000", "--connections", "1000", "--stream", "--cut", *IDLE],
 }
 MEANING = {
     "request": "small non-streaming requests, 32 connections",
@@ -278,9 +278,9 @@ def main() -> None:
 
 INTRODUCTION = """# Benchmarks
 
-Written by `make bench`; [benchmarks/README.md](../benchmarks/README.md) says how it measures. nginx passes bytes through
-without parsing them and is the physical limit. CPU is user + system time of the gateway's process tree, one worker on
-one core. Figures of different runs or machines cannot be compared, ratios within a run can.
+Written by `make bench`; [benchmarks/README.md](../benchmarks/README.md) says how it measures. nginx passes bytes
+through without parsing them and is the physical limit. CPU is user + system time of the gateway's process tree, one
+worker on one core. Figures of different runs or machines cannot be compared, ratios within a run can.
 """
 
 

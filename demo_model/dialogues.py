@@ -162,8 +162,7 @@ class Corpus:
             else chance.choice(chance.choice(self._short)["say"]).rstrip(".!?")
         )
         ask = chance.choice(self.phrases["copy"])
-        if chance.random() < 0.15:
-            words = chance.choice(self.phrases["to_copy"])
+        words = words.removesuffix(".")
         return [Said("user", ask.format(words)), Said("assistant", words)]
 
     def named(self, chance: Random) -> Exchange:

@@ -23,6 +23,7 @@ from unbroken.gateway.metrics import Metrics
 from unbroken.gateway.produce import Means, Producer
 from unbroken.gateway.upstreams import Upstreams
 from unbroken.rules.lifecycle import State
+from unbroken.rules.outcome import may_quote
 from unbroken.rules.retry import RetryPolicy
 from unbroken.settings.tree import Settings
 from unbroken.store.memory import MemoryStreamLog
@@ -126,6 +127,7 @@ class Gateway:
             answered.first_token.observe(first_token)
             answered.gaps.total += now - account.first_token_at
         call.is_noted = True
+        is_quiet = failure is not None and (producer.state is State.CANCELLED or may_quote(failure))
         self.journal.note(
             "request",
             method=call.method,
@@ -144,7 +146,7 @@ class Gateway:
             first_token_s=None if first_token is None else round(first_token, 6),
             duration_s=round(now - started_at, 6),
             outcome=outcome,
-            message=failure.message if failure and producer.state is not State.CANCELLED else None,
+            message=None if failure is None or is_quiet else failure.message,
         )
 
     async def models(self) -> dict[str, dict[str, Any]]:

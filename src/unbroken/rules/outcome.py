@@ -43,6 +43,11 @@ MISLEADING = (401, 407, 408, 409, 429)
 GATEWAYS_OWN = (Fault.NO_UPSTREAM, Fault.CLIENT_LEFT, Fault.SHUTTING_DOWN, Fault.INTERNAL)
 
 
+def may_quote(failure: Failure) -> bool:
+    """Whether the words of a failure may repeat what the caller has said, so that no log may hold them."""
+    return failure.fault in CALLERS_OWN or failure.fault is Fault.ERROR_EVENT
+
+
 def api_error(failure: Failure, upstream: str = "") -> ApiError:
     """The error for the client; `upstream` is named where the fault is an upstream's."""
     status = STATUS[failure.fault]

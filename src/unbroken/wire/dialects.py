@@ -50,8 +50,10 @@ class EventReader(Protocol):
 
 
 class EventWriter(Protocol):
-    """Writes a client's stream of one dialect. Given any sequence of events that a reader gives, its blocks keep the
-    dialect's grammar (envelope, order, one terminal)."""
+    """Writes a client's stream of one dialect.
+
+    Given any sequence of events that a reader gives, its blocks keep the dialect's grammar: envelope, order, one end.
+    """
 
     def write(self, event: Event) -> list[Block]:
         """The blocks of one event. Blocks that close what is open come with the event that ends it."""

@@ -25,9 +25,11 @@ class Envelope:
         self._object = Raw(b'"chat.completion.chunk"')
         self._created = Raw(_write(created))
         self._fingerprint: dict[str, Raw] = {}
+        self._has_learned = False
 
     def learn(self, fields: Fields) -> None:
-        """Takes from an upstream's chunk what our own chunks have in common with it."""
+        """Takes from an upstream's chunk what all chunks of the answer have in common."""
+        self._has_learned = True
         if fields.get("created", NULL) != NULL:
             self._created = fields["created"].copy()
         if "system_fingerprint" in fields:
@@ -38,7 +40,9 @@ class Envelope:
         values = {**self._own, **(changes or {})}
         if fields.get("object", NULL) == NULL:
             values["object"] = self._object
-        if fields.get("created", NULL) == NULL:
+        # Some servers stamp every chunk anew; the answer was created once.
+        created = fields.get("created", NULL)
+        if created == NULL or (self._has_learned and created != self._created):
             values["created"] = self._created
         return replace_members(data, fields, values)
 
