@@ -1,7 +1,7 @@
 """The envelope that every chunk of one answer shares: id, created, model and what else stands beside `choices`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -58,8 +58,8 @@ def replace_members(data: bytes, fields: Fields, values: Fields) -> bytes:
     All other bytes stay as they are, white space included. Only an object that lacks one of the members, or has
     one of its own twice, is written anew.
     """
-    spans = member_spans(data, fields)
-    if spans is None or not values.keys() <= fields.keys():
+    spans = member_spans(data, fields, values) if values.keys() <= fields.keys() else None
+    if spans is None:
         written: dict[str, Any] = {**fields, **values}
         return _write(written)
     pieces, done = [], 0
@@ -69,13 +69,26 @@ def replace_members(data: bytes, fields: Fields, values: Fields) -> bytes:
     return b"".join([*pieces, data[done:]])
 
 
-def member_spans(data: bytes, fields: Fields) -> dict[str, tuple[int, int, int]] | None:
-    """Where each member of the JSON object `data` begins, and its value begins and ends; None if one occurs twice."""
-    spans, at = {}, 0
+def member_spans(
+    data: bytes, fields: Fields, wanted: Collection[str] | None = None
+) -> dict[str, tuple[int, int, int]] | None:
+    """Where each member of the JSON object `data` begins, and its value begins and ends; None if one occurs twice.
+
+    Where none of the `wanted` names occurs again anywhere, the search ends with the last of them.
+    """
+    spans: dict[str, tuple[int, int, int]] = {}
+    at = 0
+    if wanted is None or any(data.count(b'"%b"' % name.encode()) > 1 for name in wanted):
+        wanted = ()
+    left = len(wanted)
     for name, raw in fields.items():
         member = _MEMBER.match(data, at)
         if member is None or member[1] != name.encode():
             return None
         start = member.end()
         spans[name] = (at, start, at := start + len(bytes(raw)))
+        if name in wanted:
+            left -= 1
+            if not left:
+                return spans
     return spans if data[at:].strip() == b"}" else None
