@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.gateway.engine_news import EngineNews
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.metrics import UpstreamSnapshot
 from unbroken.rules.breaker import Breaker, Circuit
@@ -44,7 +45,9 @@ MIN_SECRET = 8
 class Upstream:
     """One upstream: how to reach it, and how it fares."""
 
-    def __init__(self, settings: UpstreamSettings, retries: RetrySettings, connect_timeout: float) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, retries: RetrySettings, connect_timeout: float, journal: Journal
+    ) -> None:
         self.settings = settings
         self.name = settings.name
         self.secret = settings.api_key
@@ -53,7 +56,7 @@ class Upstream:
         self._connect_timeout = connect_timeout
         # Headers may hold keys too, such as an `api-key` of their own kind.
         self._secrets = [value for value in (self.secret, *settings.headers.values()) if len(value) >= MIN_SECRET]
-        self.engine: Engine | None = _new_engine(settings) if settings.engine else None
+        self.engine: Engine | None = _new_engine(settings, journal) if settings.engine else None
         self._client: HttpClient | None = (
             None if self.engine else self._new_client(settings.base_url, None, self.secret)
         )
@@ -179,7 +182,7 @@ class Upstreams:
             if known is not None and known.settings == wanted:
                 changed[wanted.name] = former.pop(wanted.name)
             else:
-                changed[wanted.name] = _new_upstream(wanted, settings)
+                changed[wanted.name] = _new_upstream(wanted, settings, self._journal)
         self._by_name = changed
         for upstream in changed.values():
             upstream.adopt(settings.retries, settings.timeouts.connect)
@@ -247,14 +250,15 @@ class Upstreams:
             yield UpstreamSnapshot(upstream.name, int(is_up), upstream.open_requests)
 
 
-def _new_upstream(wanted: UpstreamSettings, settings: Settings) -> Upstream:
+def _new_upstream(wanted: UpstreamSettings, settings: Settings, journal: Journal) -> Upstream:
     try:
-        return Upstream(wanted, settings.retries, settings.timeouts.connect)
+        return Upstream(wanted, settings.retries, settings.timeouts.connect, journal)
     except OSError as error:
         reason = f"ca_file {wanted.ca_file}: {error.strerror or error}"
         raise SettingsInvalid(f'upstream "{wanted.name}": {reason}') from None
 
 
-def _new_engine(settings: UpstreamSettings) -> Engine:
+def _new_engine(settings: UpstreamSettings, journal: Journal) -> Engine:
     path = str(DEMO_MODEL) if settings.path == "demo" else settings.path
-    return Engine(settings.name, EngineSettings(path=path, **msgspec.structs.asdict(settings.engine_options)))
+    wanted = EngineSettings(path=path, **msgspec.structs.asdict(settings.engine_options))
+    return Engine(settings.name, wanted, on_state=EngineNews(journal))
