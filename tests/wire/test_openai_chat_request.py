@@ -326,9 +326,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 def test_a_question_can_be_asked_for_an_answer_in_pieces() -> None:
-    asked = as_stream(
-        read_request(b'{"model":"m","messages":[{"role":"user","content":"x"}],"stream":false,"seed":1}')
-    )
+    asked = as_stream(read_request(b'{"model":"m","messages":[{"role":"user","content":"x"}],"stream":false,"seed":1}'))
     body = json.loads(write_request(asked, model="theirs", ask_usage=True, more={"return_progress": True}))
     assert (body["stream"], body["stream_options"], body["return_progress"]) == (True, {"include_usage": True}, True)
     assert body["model"] == "theirs"
