@@ -1,12 +1,17 @@
 """Reading our own blocks: what a client does with them."""
 
 import pytest
+from msgspec import Raw
 
 from unbroken.chat.events import (
+    Cited,
     Event,
     Failed,
     Finished,
     ReasoningDelta,
+    ReasoningSealed,
+    ReasoningSigned,
+    RefusalDelta,
     Started,
     TextDelta,
     ToolCallDelta,
@@ -14,6 +19,7 @@ from unbroken.chat.events import (
     UsageReported,
 )
 from unbroken.chat.fault import UpstreamFailed
+from unbroken.chat.finish import FinishReason
 from unbroken.chat.usage import Usage
 from unbroken.wire.openai_chat.events import EventReader
 from unbroken.wire.sse import SseEvent
@@ -25,6 +31,12 @@ def chunk(choices: str, more: str = "") -> str:
 
 def read(*data: str) -> list[Event]:
     reader = EventReader()
+    return [event for one in data for event in reader.feed(SseEvent(b"", one.encode()))]
+
+
+def read_apart(*data: str) -> list[Event]:
+    """What a reader sees that hands the answer on to another dialect."""
+    reader = EventReader(refusals_as_text=False)
     return [event for one in data for event in reader.feed(SseEvent(b"", one.encode()))]
 
 
@@ -47,6 +59,48 @@ SAID: dict[str, tuple[str, list[Event]]] = {
         [TextDelta("Hi"), Finished("stop")],
     ),
     "usage": (chunk("", ',"usage":{"prompt_tokens":1,"completion_tokens":2}'), [UsageReported(Usage(1, 2))]),
+    "usage of the cache": (
+        chunk(
+            "",
+            ',"usage":{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":'
+            '{"cached_tokens":4,"cache_write_tokens":3},"completion_tokens_details":{"reasoning_tokens":1}}',
+        ),
+        [UsageReported(Usage(9, 2, cached_read=4, cache_write=3, reasoning=1))],
+    ),
+    "a seal": (
+        chunk(
+            '{"index":0,"delta":{"thinking_blocks":[{"type":"thinking","thinking":"Hm","signature":"s"},'
+            '{"type":"redacted_thinking","data":"d"}]}}'
+        ),
+        [ReasoningDelta("Hm"), ReasoningSigned("s"), ReasoningSealed("d")],
+    ),
+    "a seal with the text beside it": (
+        chunk(
+            '{"index":0,"delta":{"reasoning_content":"Hm","thinking_blocks":'
+            '[{"type":"thinking","thinking":"Hm","signature":"s"}]}}'
+        ),
+        [ReasoningDelta("Hm"), ReasoningSigned("s")],
+    ),
+    "a source": (
+        chunk('{"index":0,"delta":{"annotations":[{"index":3,"type":"url_citation"}],"citations":["https://a"]}}'),
+        [Cited(Raw(b'{"type":"url_citation"}')), Cited(Raw(b'"https://a"'))],
+    ),
+    "a stop sequence": (
+        chunk('{"index":0,"delta":{},"finish_reason":"stop","stop_reason":"END"}'),
+        [Finished(FinishReason.STOP_SEQUENCE, stop_sequence="END")],
+    ),
+    "a stop token": (
+        chunk('{"index":0,"delta":{},"finish_reason":"stop","stop_reason":128009}'),
+        [Finished(FinishReason.STOP)],
+    ),
+    "a reason that we do not know": (
+        chunk('{"index":0,"delta":{},"finish_reason":"exhausted"}'),
+        [Finished("exhausted")],
+    ),
+    "a reason that says that it is none": (
+        chunk('{"index":0,"delta":{},"finish_reason":"abort"}', ',"usage":{"prompt_tokens":1}'),
+        [Failed('choice 0 of the stream was broken off with finish_reason "abort"')],
+    ),
     "usage null": (chunk("", ',"usage":null'), []),
     "no choices": ('{"id":"c","model":"m"}', []),
     "delta null": (chunk('{"index":0,"delta":null}'), []),
@@ -59,6 +113,55 @@ SAID: dict[str, tuple[str, list[Event]]] = {
 def test_a_chunk_says(name: str) -> None:
     data, events = SAID[name]
     assert read(data) == [START, *events]
+
+
+def test_a_refusal_is_told_apart_where_it_is_handed_on() -> None:
+    said = [chunk('{"index":0,"delta":{"refusal":"No"}}'), chunk('{"index":0,"delta":{},"finish_reason":"stop"}')]
+    assert read_apart(*said) == [START, RefusalDelta("No"), Finished(FinishReason.REFUSAL)]
+
+
+@pytest.mark.parametrize("word", ["function_call", "audio"])
+def test_what_cannot_be_handed_on_is_refused(word: str) -> None:
+    data = chunk(f'{{"index":0,"delta":{{"{word}":{{"name":"f"}}}}}}')
+    with pytest.raises(UpstreamFailed, match=word):
+        read_apart(data)
+    assert read(data) == [START]
+
+
+def calls(*pieces: str) -> str:
+    return chunk(f'{{"index":0,"delta":{{"tool_calls":[{",".join(pieces)}]}}}}')
+
+
+STOPPED = chunk('{"index":0,"delta":{},"finish_reason":"stop"}')
+
+
+def test_calls_that_are_all_index_0_are_told_apart() -> None:
+    one = '{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}'
+    two = '{"index":0,"id":"b","function":{"name":"g","arguments":"{}"}}'
+    assert read(calls(one), calls(two), STOPPED)[1:] == [
+        ToolCallStarted(0, "a", "f"),
+        ToolCallDelta(0, "{}"),
+        ToolCallStarted(1, "b", "g"),
+        ToolCallDelta(1, "{}"),
+        Finished(FinishReason.TOOL_CALLS),
+    ]
+
+
+def test_a_call_without_id_or_arguments_gets_them() -> None:
+    started, arguments, finished = read(calls('{"index":0,"function":{"name":"f"}}'), STOPPED)[1:]
+    assert isinstance(started, ToolCallStarted)
+    assert started.id.startswith("call_")
+    assert arguments == ToolCallDelta(0, "{}")
+    assert finished == Finished(FinishReason.TOOL_CALLS)
+
+
+def test_a_call_begins_with_its_name() -> None:
+    pieces = [calls('{"index":0,"id":"a"}'), calls('{"index":0,"function":{"name":"f"}}')]
+    assert read(*pieces) == [START, ToolCallStarted(0, "a", "f")]
+
+
+def test_a_number_for_a_code_is_kept_as_the_fault_that_it_is() -> None:
+    assert read('{"error":{"message":"m","code":429}}') == [Failed("m", code="rate_limited")]
 
 
 def test_a_call_is_begun_once() -> None:

@@ -23,6 +23,7 @@ class Fault(Enum):
     CONTEXT_LENGTH = "context_length_exceeded"
     CONTENT_POLICY = "content_policy"
     BAD_REQUEST = "bad_request"
+    UNTRANSLATABLE = "unsupported"  # the upstream's dialect has no word for what was asked
     ERROR_EVENT = "error_event"  # an error in the stream, with 200 before it
     CUT = "cut"  # the stream ended, or broke, without its terminal event
     MALFORMED = "malformed"  # bytes that are not the dialect

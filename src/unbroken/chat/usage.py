@@ -10,8 +10,8 @@ class Usage:
     input: int = 0
     output: int = 0
     cached_read: int = 0
+    reasoning: int = 0
     #: Input tokens that were written to the provider's cache.
     cache_write: int = 0
-    reasoning: int = 0
     #: True where nobody reported it and we counted the chunks that were sent.
     estimated: bool = False

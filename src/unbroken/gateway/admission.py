@@ -42,7 +42,7 @@ class Keyring:
         return {self._hash(key.encode("utf-8", "surrogateescape")), *latin}
 
 
-def caller_name(keyring: Keyring, authorization: bytes) -> str:
+def caller_name(keyring: Keyring, authorization: bytes, api_key: bytes = b"") -> str:
     """The name of the caller's key; empty where the gateway asks for none.
 
     Raises:
@@ -51,9 +51,11 @@ def caller_name(keyring: Keyring, authorization: bytes) -> str:
     if not len(keyring):
         return ""
     scheme, _, key = authorization.partition(b" ")
+    if api_key and not authorization:
+        scheme, key = b"bearer", api_key
     key = key.strip()
     if not key or scheme.lower() != b"bearer":
-        raise RequestRefused(_unauthorized("No API key given: send `Authorization: Bearer KEY`."))
+        raise RequestRefused(_unauthorized("No API key given: send `Authorization: Bearer KEY` or `x-api-key: KEY`."))
     name = keyring.name_of(key)
     if name is None:
         raise RequestRefused(_unauthorized("The API key is not known here."))

@@ -14,25 +14,34 @@ from unbroken.chat.request import ChatRequest
 from unbroken.chat.usage import Usage
 from unbroken.gateway import health, models
 from unbroken.gateway.admission import Keyring, allows_origin, caller_name
+from unbroken.gateway.answers import create_chat_completion
 from unbroken.gateway.call import Call, ClientLeft, Receive, Scope, Send
-from unbroken.gateway.chat_completions import create_chat_completion
 from unbroken.gateway.cors import cors_headers, preflight
 from unbroken.gateway.ids import SecretIds
 from unbroken.gateway.journal import Journal
+from unbroken.gateway.messages import count_tokens, create_message
 from unbroken.gateway.metrics import Metrics
 from unbroken.gateway.produce import Means, Producer
+from unbroken.gateway.responses import create_response, delete_response, get_response
 from unbroken.gateway.upstreams import Upstreams
 from unbroken.rules.lifecycle import State
 from unbroken.rules.outcome import may_quote
 from unbroken.rules.retry import RetryPolicy
 from unbroken.settings.tree import Settings
 from unbroken.store.memory import MemoryStreamLog
+from unbroken.store.responses import MemoryResponseStore, ResponseStore
+from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
+from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 
 Handler = Callable[["Gateway", Call, str], Awaitable[None]]
 
 #: path → method → handler; a path that ends in `/` takes whatever follows.
 ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/chat/completions": {"POST": create_chat_completion},
+    "/v1/messages": {"POST": create_message},
+    "/v1/messages/count_tokens": {"POST": count_tokens},
+    "/v1/responses": {"POST": create_response},
+    "/v1/responses/": {"GET": get_response, "DELETE": delete_response},
     "/v1/models": {"GET": models.list_models},
     "/v1/models/": {"GET": models.get_model},
     "/healthz": {"GET": health.healthz},
@@ -62,6 +71,7 @@ class Gateway:
         self.journal = journal
         self.metrics = Metrics()
         self.log = MemoryStreamLog()
+        self.responses: ResponseStore = MemoryResponseStore()
         self.upstreams = Upstreams(journal, chance)
         self.model_lists = models.ModelLists(self._loop_time)
         self.producers: set[Producer] = set()
@@ -183,6 +193,10 @@ class Gateway:
 
     def _route(self, call: Call) -> Handler:
         call.route = _route_of(call.path)
+        if b"anthropic-version" in call.headers or call.path.startswith("/v1/messages"):
+            call.speak(ANTHROPIC_MESSAGES)
+        elif call.path.startswith("/v1/responses"):
+            call.speak(OPENAI_RESPONSES)
         if not call.route:
             message = f"There is nothing at {call.method} {call.path[:200]}."
             raise RequestRefused(ApiError(404, message, code="unknown_url"))
@@ -201,7 +215,9 @@ class Gateway:
     def _admit(self, call: Call, handler: Handler) -> None:
         if handler is preflight or call.route in OPEN:
             return
-        call.key_name = caller_name(self.keyring, call.headers.get(b"authorization", b""))
+        call.key_name = caller_name(
+            self.keyring, call.headers.get(b"authorization", b""), call.headers.get(b"x-api-key", b"")
+        )
         origin, allowed = call.header(b"origin"), self.settings.server.cors_origins
         if origin and call.method == "POST" and not allows_origin(origin, allowed, has_keys=bool(self.settings.keys)):
             message = f"Pages of {origin[:200]} may not call this gateway: see `cors_origins` in the configuration."

@@ -13,8 +13,8 @@ from unbroken.chat.stream import Block
 from unbroken.gateway.metrics import GAP_BOUNDS
 from unbroken.settings.tree import TimeoutSettings
 from unbroken.upstream.http import Connection, Headers, WholeResponse
-from unbroken.wire.openai_chat.chunks import ChunkRelay
-from unbroken.wire.openai_chat.errors import read_error, without_secrets
+from unbroken.wire.dialects import ErrorReader, Relay
+from unbroken.wire.openai_chat.errors import without_secrets
 from unbroken.wire.progress import Progress
 from unbroken.wire.retry_after import read_retry_after
 from unbroken.wire.sse import EventTooLarge, SseReader
@@ -36,15 +36,19 @@ class StreamAttempt:
 
     def __init__(
         self,
-        relay: ChunkRelay,
+        relay: Relay,
         on_blocks: Callable[[list[Block], bool], None],
         timeouts: TimeoutSettings,
         *,
         gaps: list[int],
         secret: str = "",
         tells_progress: bool = False,
+        read_error: ErrorReader,
     ) -> None:
-        """`tells_progress`: the upstream says how far it is with the prompt, and is not silent as long as it does."""
+        """`read_error` knows the upstream's dialect.
+
+        `tells_progress`: the upstream says how far it is with the prompt, and is not silent as long as it does.
+        """
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self.relay = relay
@@ -52,6 +56,7 @@ class StreamAttempt:
         self._timeouts = timeouts
         self._secret = secret
         self._tells_progress = tells_progress
+        self._read_error = read_error
         self._read = SseReader().feed
         self._relay = relay.feed
         self._held: list[Block] = []
@@ -234,7 +239,7 @@ class StreamAttempt:
     def _fail_with_response(self, response: WholeResponse) -> None:
         response.end()
         body = b"" if response.complete.exception() else response.complete.result()[1]
-        self._fail(why_refused(self._status, self._headers, body, secret=self._secret))
+        self._fail(why_refused(self._status, self._headers, body, self._read_error, secret=self._secret))
 
     def _arm(self, at: float) -> None:
         self._disarm()
@@ -271,7 +276,7 @@ _TOO_SLOW = {
 }
 
 
-def why_refused(status: int, headers: Headers, body: bytes, *, secret: str) -> Failure:
+def why_refused(status: int, headers: Headers, body: bytes, read_error: ErrorReader, *, secret: str) -> Failure:
     """What a response says whose status is not 200."""
     if 300 <= status < 400:
         place = without_secrets(_header(headers, b"location").partition("?")[0], secret)[:500]

@@ -1,18 +1,25 @@
 """One HTTP call from a client: its request, and the response that is given to it."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
+from urllib.parse import parse_qs
 
 from unbroken.chat.error import ApiError, RequestRefused, invalid
 from unbroken.gateway.connection import ClientConnection, headers_of
 from unbroken.gateway.ids import request_id
-from unbroken.wire.openai_chat.errors import write_error
+from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
+from unbroken.wire.dialects import Dialect
+from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
+from unbroken.wire.sse import KEEP_ALIVE
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+
+OVERLOADED = 529  # what Anthropic's API says where others say 503
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'  # Anthropic's keep-alive; it is no block and has no offset
 
 #: Headers of which two would let two readers of one request see two requests.
 _ONLY_ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
@@ -38,6 +45,8 @@ class Call:
         self.status = 0
         #: For the log and the metrics: the route's pattern, the name of the caller's key, the code of a refusal.
         self.route = self.key_name = ""
+        #: The dialect that the client speaks: its errors and keep-alives are in it.
+        self.dialect: Dialect = OPENAI_CHAT
         self.refused_for: str | None = None
         #: Whether the log has its line of this call.
         self.is_noted = False
@@ -45,6 +54,28 @@ class Call:
         self._cycle = ours["cycle"]
         self._receive = receive
         self._send = send
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The last value of each parameter of the query."""
+        given = parse_qs(self._scope["query_string"].decode("latin-1"))
+        return {name: values[-1] for name, values in given.items()}
+
+    @property
+    def keep_alive(self) -> bytes:
+        """What is sent into silence."""
+        return PING if self.dialect is ANTHROPIC_MESSAGES else KEEP_ALIVE
+
+    def speak(self, dialect: Dialect) -> None:
+        """Takes `dialect` for the client's."""
+        self.dialect = dialect
+        if dialect is ANTHROPIC_MESSAGES:
+            self.own_headers.append((b"request-id", self.request_id))
+
+    def tell_dropped(self, names: Sequence[str]) -> None:
+        """Tells the client which settings the model's own dialect has no word for."""
+        if names:
+            self.own_headers.append((b"unbroken-dropped", ", ".join(names).encode("ascii", "replace")))
 
     def header(self, name: bytes) -> str:
         """A request header's value, empty if it was not sent."""
@@ -104,8 +135,11 @@ class Call:
         """Sends an error in the dialect's envelope."""
         if self.connection.has_much_unread():
             self.status = error.status
-            return self.connection.refuse(error, self.own_headers)
-        await self.respond(error.status, write_error(error), JSON, *headers_of(error))
+            body = self.dialect.write_error(error, self.request_id.decode())
+            return self.connection.refuse(error, self.own_headers, body)
+        body = self.dialect.write_error(error, self.request_id.decode())
+        status = OVERLOADED if self.dialect is ANTHROPIC_MESSAGES and error.status == 503 else error.status
+        await self.respond(status, body, JSON, *headers_of(error))
 
     async def begin_event_stream(self) -> None:
         """Sends the head of a stream that nothing on the way may hold back (FAULTS.md 32)."""

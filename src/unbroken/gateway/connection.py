@@ -217,10 +217,11 @@ class ClientConnection(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
 
-    def refuse(self, error: ApiError, headers: Headers | None = None) -> None:
+    def refuse(self, error: ApiError, headers: Headers | None = None, body: bytes = b"") -> None:
         """Answers with an error in place of any handler, and closes once the client has read it.
 
-        `headers` are those of the response, its request id included; without them the id is made here.
+        `headers` are those of the response, its request id included; without them the id is made here. `body` is the
+        error in the client's dialect, where that is known.
         """
         if self._is_refused or self.transport.is_closing():
             return
@@ -237,7 +238,7 @@ class ClientConnection(HttpToolsProtocol):
             own_id = request_id(given)
             headers = [(b"x-request-id", own_id)]
             self.on_refused(error, own_id)
-        body = write_error(error)
+        body = body or write_error(error)
         head = _write_headers([*_REFUSAL_HEADERS, (b"content-length", b"%d" % len(body)), *headers, *headers_of(error)])
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[error.status], head, body))
         self.refused_with = error.status

@@ -8,8 +8,6 @@ from unbroken.chat.stream import Block, Offset
 from unbroken.gateway.connection import ClientConnection
 from unbroken.wire.sse import KEEP_ALIVE
 
-_KEEP_ALIVE_CHUNK = b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE)
-
 
 class Ending(Enum):
     """Why a follower stopped."""
@@ -32,12 +30,14 @@ class StreamFollower:
         comment_every: float,
         is_late: bool,
         on_pause: Callable[[bool], None],
+        keep_alive: bytes = KEEP_ALIVE,
     ) -> None:
         """`is_late` says that the client has waited for the first comment already."""
         self._loop = asyncio.get_running_loop()
         self._transport = connection.transport
         self._write = connection.transport.write
         self._is_chunked = connection.is_chunked
+        self._keep_alive = b"%x\r\n%b\r\n" % (len(keep_alive), keep_alive) if self._is_chunked else keep_alive
         self._time = self._loop.time
         self._first_comment = first_comment
         self._comment_every = comment_every
@@ -72,7 +72,7 @@ class StreamFollower:
         now = self._time()
         if is_due or now >= due:
             if not self._is_paused:
-                self._write(_KEEP_ALIVE_CHUNK if self._is_chunked else KEEP_ALIVE)
+                self._write(self._keep_alive)
             self._wrote_at, self._commented = now, True
             due = now + self._comment_every
         self._timer = self._loop.call_at(due, self._look)

@@ -9,6 +9,8 @@ import msgspec
 from unbroken.chat.error import ApiError, RequestRefused
 from unbroken.gateway.call import Call
 from unbroken.gateway.upstreams import Upstream
+from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
+from unbroken.wire.anthropic_messages.models import ModelRow, write_model, write_models
 
 if TYPE_CHECKING:
     from unbroken.gateway.app import Gateway
@@ -63,7 +65,10 @@ class ModelLists:
 
 async def list_models(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Serves the list of models."""
-    await call.respond_json(_write({"object": "list", "data": list((await gateway.models()).values())}))
+    models = await gateway.models()
+    if call.dialect is ANTHROPIC_MESSAGES:
+        return await call.respond_json(write_models([ModelRow(name) for name in models]))
+    await call.respond_json(_write({"object": "list", "data": list(models.values())}))
 
 
 async def get_model(gateway: "Gateway", call: Call, key_name: str) -> None:
@@ -75,7 +80,7 @@ async def get_model(gateway: "Gateway", call: Call, key_name: str) -> None:
         found = _object(name, "unbroken")
     if found is None:
         raise RequestRefused(unknown_model(name, list(models)))
-    await call.respond_json(_write(found))
+    await call.respond_json(write_model(ModelRow(name)) if call.dialect is ANTHROPIC_MESSAGES else _write(found))
 
 
 def unknown_model(name: str, known: list[str]) -> ApiError:

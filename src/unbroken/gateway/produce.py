@@ -1,12 +1,14 @@
 """The producer: tries upstreams until one begins to answer, and writes the stream's log. It is its only writer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
@@ -14,6 +16,7 @@ from unbroken.chat.stream import Block, Epoch, StreamId
 from unbroken.chat.usage import Usage
 from unbroken.gateway.attempt import StreamAttempt, why_refused, why_unreadable
 from unbroken.gateway.metrics import Metrics
+from unbroken.gateway.questions import EventCollector, Question, ask_for_events, ask_for_stream
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.outcome import api_error
@@ -22,16 +25,12 @@ from unbroken.rules.routing import Target
 from unbroken.settings.tree import TimeoutSettings
 from unbroken.store.log import LogError, StreamLog
 from unbroken.upstream.http import WholeResponse
-from unbroken.wire.openai_chat.answer import Answer, relay_answer
+from unbroken.wire.dialects import Answering, Dialect
 from unbroken.wire.openai_chat.assemble import AnswerAssembler
-from unbroken.wire.openai_chat.chunks import ChunkRelay
-from unbroken.wire.openai_chat.errors import write_error_event
-from unbroken.wire.openai_chat.request import as_stream, write_request
+from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
+from unbroken.wire.openai_chat.request import as_stream
 
 T = TypeVar("T")
-
-#: llama.cpp's field that asks for news of the prompt's processing, and the member of the chunks that bring it.
-PROGRESS_QUESTION, PROGRESS_ANSWER = "return_progress", "prompt_progress"
 
 
 @dataclass(slots=True)
@@ -45,6 +44,16 @@ class Account:
     #: Loop time of the first piece of the answer; 0.0 if there was none.
     first_token_at: float = 0.0
     failure: Failure | None = None
+    #: Settings of the request that the upstream's dialect has no word for.
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: the body to send, and the tokens that it took."""
+
+    body: bytes
+    usage: Usage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +72,27 @@ class Means:
 class Producer:
     """Produces one answer, whole or as a stream."""
 
-    def __init__(self, request: ChatRequest, stream: StreamId, means: Means) -> None:
+    def __init__(
+        self,
+        request: ChatRequest,
+        stream: StreamId,
+        means: Means,
+        dialect: Dialect = OPENAI_CHAT,
+        client_headers: Mapping[bytes, bytes] = MappingProxyType({}),
+        echo: Mapping[str, Raw] | None = None,
+    ) -> None:
+        """`dialect` is the client's; of its headers only those go up that the upstream's dialect has asked for."""
         self._loop = asyncio.get_running_loop()
         self._request = request
         self._stream = stream
         self._means = means
+        self._dialect = dialect
+        self._client_headers = client_headers
+        self._echo = echo or request.fields
+        self.stream = stream
+        #: The stream's terminal block, or the whole answer; None while there is none.
+        self.last_block: Block | None = None
+        self.whole: bytes | None = None
         self._created = int(means.now())
         self._attempt: StreamAttempt | None = None
         self._epoch = Epoch(0)
@@ -105,6 +130,7 @@ class Producer:
             limit.cancel()
         self.state = next_state(next_state(self.state, Step.CONTENT), Step.FINISH)
         self.account.usage = answer.usage
+        self.whole = answer.body
         return answer
 
     async def write_stream(self) -> None:
@@ -203,28 +229,56 @@ class Producer:
             self._means.metrics.count_retry(upstream.name, failure.fault.value)
 
     async def _ask_for_answer(self, target: Target, upstream: Upstream) -> Answer:
+        if upstream.dialect is not self._dialect:
+            return await self._translate_answer(target, upstream)
         if upstream.is_engine:
             return await self._assemble_answer(target, upstream)
         client = await upstream.client()
         sink = WholeResponse()
-        body = write_request(self._request, model=target.model, ask_usage=False)
-        connection = await client.post("/chat/completions", body, sink, accept="application/json")
+        body = self._dialect.write_request(self._request, model=target.model, ask_usage=False, more={})
+        headers = upstream.headers_for(self._client_headers)
+        connection = await client.post(self._dialect.path, body, sink, accept="application/json", more_headers=headers)
         try:
             status, answer = await sink.complete
         except BaseException:
             connection.close()
             raise
         if status != 200:
-            raise UpstreamFailed(why_refused(status, sink.headers, answer, secret=upstream.secret))
+            read_error = self._dialect.read_error
+            raise UpstreamFailed(why_refused(status, sink.headers, answer, read_error, secret=upstream.secret))
         if (unreadable := why_unreadable(sink.headers, "")) is not None:
             raise UpstreamFailed(unreadable)
-        return relay_answer(answer, self._stream, target.public, created=self._created, secret=upstream.secret)
+        relayed, usage = self._dialect.relay_answer(answer, self._answering(target), secret=upstream.secret)
+        return Answer(relayed, usage)
 
     async def _assemble_answer(self, target: Target, upstream: Upstream) -> Answer:
         """A whole answer asked for in pieces: llama.cpp notices only while it streams that nobody waits any more."""
         assembler = AnswerAssembler()
         request = as_stream(self._request)
-        attempt = await self._open_stream(target, upstream, request, lambda blocks, ends: assembler.feed(blocks))
+        question = self._question(request, target, upstream)
+        await self._gather(target, upstream, question, lambda blocks, ends: assembler.feed(blocks))
+        return Answer(assembler.whole(), question.relay.usage)
+
+    async def _translate_answer(self, target: Target, upstream: Upstream) -> Answer:
+        """A whole answer of another dialect: asked for in pieces, and written when all of them are there."""
+        collector = EventCollector()
+        question = ask_for_events(
+            self._request,
+            self._dialect,
+            upstream.dialect,
+            collector,
+            model=target.model,
+            secret=upstream.secret,
+            is_engine=upstream.is_engine,
+        )
+        await self._gather(target, upstream, question, lambda blocks, ends: None)
+        return Answer(self._dialect.write_answer(collector.events, self._answering(target)), question.relay.usage)
+
+    async def _gather(
+        self, target: Target, upstream: Upstream, question: Question, on_blocks: Callable[[list[Block], bool], None]
+    ) -> None:
+        """Sees a stream through to its end for an answer that goes out whole."""
+        attempt = await self._open_stream(target, upstream, question, on_blocks)
         try:
             await attempt.ended
         except BaseException:
@@ -232,46 +286,58 @@ class Producer:
             raise
         finally:
             self._attempt = None
-        return Answer(assembler.whole(), attempt.relay.usage, tuple(attempt.relay.finish_reasons.values()))
 
     async def _ask_for_stream(self, target: Target, upstream: Upstream) -> StreamAttempt:
-        return await self._open_stream(target, upstream, self._request, self._append)
+        question = self._question(self._request, target, upstream)
+        return await self._open_stream(target, upstream, question, self._append)
+
+    def _answering(self, target: Target, request: ChatRequest | None = None) -> Answering:
+        request = request or self._request
+        return Answering(self._stream, target.public, self._created, request.choices, request.include_usage, self._echo)
+
+    def _question(self, request: ChatRequest, target: Target, upstream: Upstream) -> Question:
+        return ask_for_stream(
+            request,
+            self._dialect,
+            upstream.dialect,
+            self._answering(target, request),
+            model=target.model,
+            secret=upstream.secret,
+            ask_usage=upstream.settings.ask_usage,
+            is_engine=upstream.is_engine,
+        )
 
     async def _open_stream(
         self,
         target: Target,
         upstream: Upstream,
-        request: ChatRequest,
+        question: Question,
         on_blocks: Callable[[list[Block], bool], None],
     ) -> StreamAttempt:
         """An attempt whose answer has begun; its blocks go to `on_blocks`."""
         client = await upstream.client()
         timeouts = self._means.timeouts
-        more = {}
         if upstream.is_engine:
-            # It sends headers only when a slot is free, and looks for a client that left only when it writes.
+            # It sends headers only when a slot is free.
             timeouts = msgspec.structs.replace(timeouts, headers=timeouts.total)
-            more = {PROGRESS_QUESTION: True}
-        relay = ChunkRelay(
-            self._stream,
-            target.public,
-            created=self._created,
-            choices=request.choices,
-            include_usage=request.include_usage,
-            secret=upstream.secret,
-            ours=PROGRESS_ANSWER if upstream.is_engine else None,
-        )
-        body = write_request(request, model=target.model, ask_usage=upstream.settings.ask_usage, more=more)
         attempt = StreamAttempt(
-            relay,
+            question.relay,
             on_blocks,
             timeouts,
             gaps=self._means.metrics.answered(target.public, target.upstream).gaps.counts,
             secret=upstream.secret,
             tells_progress=upstream.is_engine,
+            read_error=upstream.dialect.read_error,
         )
+        self.account.dropped = question.dropped
         try:
-            connection = await client.post("/chat/completions", body, attempt, accept="text/event-stream")
+            connection = await client.post(
+                upstream.dialect.path,
+                question.body,
+                attempt,
+                accept="text/event-stream",
+                more_headers=upstream.headers_for(self._client_headers),
+            )
             self._attempt = attempt
             attempt.pause(self._is_paused)
             attempt.sent(connection)
@@ -307,6 +373,7 @@ class Producer:
             self.begun.set_result(True)
         if ends:
             self.state = next_state(self.state, Step.FINISH)
+            self.last_block = blocks[-1]
 
     def _note_failure(self, failure: Failure) -> None:
         self.account.failure = failure
@@ -316,7 +383,7 @@ class Producer:
     def _end_with(self, failure: Failure) -> None:
         """The terminal block of a stream that failed: the dialect's error event (law 1)."""
         self._note_failure(failure)
-        block = write_error_event(api_error(failure, self.account.upstream))
+        block = self._dialect.write_error_event(api_error(failure, self.account.upstream))
         with suppress(LogError):  # if nobody may add to it any more, what was sent stays as it is
             self._means.log.append(self._stream, self._epoch, [block], ends=True)
 

@@ -1,7 +1,7 @@
 """The upstreams as they stand: their clients, engines, breakers and how busy they are."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -10,6 +10,7 @@ from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.gateway.engine_news import EngineNews
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.metrics import UpstreamSnapshot
+from unbroken.gateway.questions import DIALECTS
 from unbroken.rules.breaker import Breaker, Circuit
 from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
 from unbroken.settings.engine import EngineSettings
@@ -18,6 +19,8 @@ from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
 from unbroken.upstream.engine import DEMO_MODEL, Engine
 from unbroken.upstream.engine_state import EngineAddress, EngineFailed
 from unbroken.upstream.http import IDLE_SECONDS, HttpClient
+from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
+from unbroken.wire.dialects import Dialect
 
 #: Faults that say nothing about an upstream's health.
 NOT_ITS_FAULT = frozenset(
@@ -25,6 +28,7 @@ NOT_ITS_FAULT = frozenset(
         Fault.BAD_REQUEST,
         Fault.CONTEXT_LENGTH,
         Fault.CONTENT_POLICY,
+        Fault.UNTRANSLATABLE,
         Fault.MODEL_NOT_FOUND,
         Fault.RATE_LIMITED,
         Fault.STALE,
@@ -36,6 +40,7 @@ NOT_ITS_FAULT = frozenset(
 )
 
 
+ANTHROPIC_VERSION = b"2023-06-01"  # asked for where the client does not speak the dialect itself
 ENGINE_IDLE_SECONDS = 4.0  # llama.cpp's server closes idle connections after five
 
 #: Characters of a configured header's value from which it may be a secret; `true` or `beta=2` are none.
@@ -51,6 +56,7 @@ class Upstream:
         self.settings = settings
         self.name = settings.name
         self.secret = settings.api_key
+        self._dialect = DIALECTS[settings.dialect]
         self.breaker = Breaker(retries.breaker_failures, retries.breaker_cooldown)
         self.open_requests = 0
         self._connect_timeout = connect_timeout
@@ -61,6 +67,21 @@ class Upstream:
             None if self.engine else self._new_client(settings.base_url, None, self.secret)
         )
         self._engine_address: EngineAddress | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """What it speaks."""
+        return self._dialect
+
+    def headers_for(self, client: Mapping[bytes, bytes]) -> bytes:
+        """The lines of a request's head that depend on its client: the version of the dialect that it speaks."""
+        if self._dialect is not ANTHROPIC_MESSAGES:
+            return b""
+        version = client.get(b"anthropic-version", ANTHROPIC_VERSION)
+        lines = b"anthropic-version: %b\r\n" % version
+        if beta := client.get(b"anthropic-beta"):
+            lines += b"anthropic-beta: %b\r\n" % beta
+        return lines
 
     @property
     def is_engine(self) -> bool:
@@ -145,7 +166,10 @@ class Upstream:
 
     def _new_client(self, base_url: str, unix_path: str | None, key: str) -> HttpClient:
         settings = self.settings
-        authorization = {"authorization": f"Bearer {key}"} if key else {}
+        authorization = {}
+        if key:
+            is_anthropic = self._dialect is ANTHROPIC_MESSAGES
+            authorization = {"x-api-key": key} if is_anthropic else {"authorization": f"Bearer {key}"}
         return HttpClient(
             base_url,
             headers={**authorization, **settings.headers},

@@ -23,6 +23,7 @@ STATUS: Mapping[Fault, int] = {
     Fault.CONTEXT_LENGTH: 400,
     Fault.CONTENT_POLICY: 400,
     Fault.BAD_REQUEST: 400,
+    Fault.UNTRANSLATABLE: 400,
     Fault.ERROR_EVENT: 502,
     Fault.CUT: 502,
     Fault.MALFORMED: 502,
@@ -34,7 +35,7 @@ STATUS: Mapping[Fault, int] = {
 }
 
 #: Faults whose status the client gets as the upstream gave it, with the upstream's own words.
-CALLERS_OWN = (Fault.BAD_REQUEST, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY)
+CALLERS_OWN = (Fault.BAD_REQUEST, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY, Fault.UNTRANSLATABLE)
 
 #: Statuses that would send the caller looking at its own key, or make its SDK try again by itself.
 MISLEADING = (401, 407, 408, 409, 429)

@@ -105,7 +105,10 @@ class UpstreamSettings(Section, frozen=True, kw_only=True):
     """A model server that we call, or a GGUF file that we run."""
 
     name: Annotated[str, _says("unique name for routes, logs and metrics", min_length=1, max_length=100)]
-    dialect: Annotated[Literal["openai-chat"], _says("what the server speaks")] = "openai-chat"
+    dialect: Annotated[
+        Literal["openai-chat", "openai-responses", "anthropic-messages"],
+        _says("what the server speaks; clients of every dialect are served whatever it is"),
+    ] = "openai-chat"
     base_url: Annotated[str, _says("`http://` or `https://` address up to and with `/v1`")] = ""
     api_key: Annotated[
         str, _says("key sent as bearer token; `env:NAME` reads it from the environment", is_secret=True)

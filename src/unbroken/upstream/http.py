@@ -15,6 +15,7 @@ import httptools
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 
+FROM_ROOT = "//"  # begins a path that is the server's own, not below its base URL; one slash of it stays
 MAX_HEAD_BYTES = 64 << 10  # a response's headers
 MAX_WHOLE_BYTES = 64 << 20  # a response that is read whole; base64 audio is the largest there is
 IDLE_SECONDS = 60.0  # after which an idle connection is not used again, unless its server is known to be quicker
@@ -239,19 +240,24 @@ class HttpClient:
         self.connect_timeout = connect_timeout
         self._is_closed = False
 
-    async def post(self, path: str, body: bytes, sink: ResponseSink, *, accept: str = "*/*") -> Connection:
+    async def post(
+        self, path: str, body: bytes, sink: ResponseSink, *, accept: str = "*/*", more_headers: bytes = b""
+    ) -> Connection:
         """Sends `body` (JSON) to `path`; gives the connection once the request is on its way.
+
+        `more_headers` are whole lines, for this request only.
 
         Raises:
             UpstreamFailed: no connection could be had.
         """
         head = self._heads.get(path + accept)
         if head is None:
-            start = f"POST {self._path}{path} HTTP/1.1\r\n{self._head}content-type: application/json\r\n"
+            place = path[1:] if path.startswith(FROM_ROOT) else self._path + path
+            start = f"POST {place} HTTP/1.1\r\n{self._head}content-type: application/json\r\n"
             head = f"{start}accept: {accept}\r\ncontent-length: ".encode("latin-1")
             self._heads[path + accept] = head
         connection = self._take_idle() or await self._connect()
-        connection.send(b"%b%d\r\n\r\n%b" % (head, len(body), body), sink)
+        connection.send(b"%b%d\r\n%b\r\n%b" % (head, len(body), more_headers, body), sink)
         return connection
 
     async def get(self, path: str, *, timeout: float = 5.0) -> tuple[int, bytes]:

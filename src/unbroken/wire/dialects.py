@@ -6,8 +6,10 @@ events are read into words (`EventReader`) and written in the client's (`EventWr
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Raw
 
 from unbroken.chat.conversation import Conversation
 from unbroken.chat.error import ApiError
@@ -64,6 +66,14 @@ class EventWriter(Protocol):
         ...
 
 
+class ErrorReader(Protocol):
+    """Reads an upstream's error response; `Dialect.read_error` is one."""
+
+    def __call__(self, status: int, content_type: str, body: bytes, *, secret: str) -> Failure:
+        """What the response says."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A request's body for an upstream, and the settings that it could not say (told to the client in a header)."""
@@ -81,6 +91,8 @@ class Answering:
     created: int
     choices: int = 1
     include_usage: bool = False
+    #: The request's own fields, which some dialects repeat in the answer.
+    request: Mapping[str, Raw] = field(default_factory=dict)
 
 
 class Dialect(Protocol):

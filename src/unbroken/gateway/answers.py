@@ -1,17 +1,22 @@
-"""`POST /v1/chat/completions`: a request in, an answer out, whole or as a stream."""
+"""One answer: a request in any dialect, its producer, and the answer back to the client, whole or as a stream."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from msgspec import Raw
 
 from unbroken.chat.error import RequestRefused
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Offset, StreamId
 from unbroken.gateway.call import Call, ClientLeft
 from unbroken.gateway.follow import Ending, StreamFollower
 from unbroken.gateway.models import unknown_model
 from unbroken.gateway.produce import Producer
 from unbroken.rules.outcome import api_error
-from unbroken.wire.openai_chat.request import read_request
+from unbroken.wire.dialects import Dialect
+from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 
 if TYPE_CHECKING:
     from unbroken.gateway.app import Gateway
@@ -20,21 +25,39 @@ LEFT = Failure(Fault.CLIENT_LEFT, "the client has gone")
 
 
 async def create_chat_completion(gateway: "Gateway", call: Call, key_name: str) -> None:
-    """Serves one chat request."""
+    """Serves `POST /v1/chat/completions`."""
+    await create_answer(gateway, call, key_name, OPENAI_CHAT)
+
+
+async def create_answer(gateway: "Gateway", call: Call, key_name: str, dialect: Dialect) -> None:
+    """Serves one request of a dialect."""
+    request = dialect.read_request(await call.read_json_body(gateway.settings.server.body_limit))
+    await send_answer(gateway, call, request, dialect, key_name)
+
+
+async def send_answer(
+    gateway: "Gateway",
+    call: Call,
+    request: ChatRequest,
+    dialect: Dialect,
+    key_name: str,
+    echo: Mapping[str, Raw] | None = None,
+) -> Producer:
+    """Answers a request; gives the producer, which knows how it went. `echo` are fields that the answer repeats."""
     started_at = call.connection.loop.time()
-    request = read_request(await call.read_json_body(gateway.settings.server.body_limit))
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
-    stream = StreamId(f"chatcmpl-{gateway.ids.new()}")
+    stream = StreamId(f"{dialect.id_prefix}{gateway.ids.new()}")
     if call.connection.is_lost:
         raise ClientLeft
-    producer = Producer(request, stream, gateway.means)
+    producer = Producer(request, stream, gateway.means, dialect, call.headers, echo)
     gateway.producers.add(producer)
     try:
         await (_send_stream if request.stream else _send_answer)(gateway, call, producer, stream)
     finally:
         gateway.producers.discard(producer)
         gateway.book(call, request, producer, key_name, started_at)
+    return producer
 
 
 async def _send_answer(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:
@@ -44,6 +67,7 @@ async def _send_answer(gateway: "Gateway", call: Call, producer: Producer, strea
     except UpstreamFailed as failed:
         await _refuse(call, producer, failed.failure)
     else:
+        call.tell_dropped(producer.account.dropped)
         await call.respond_json(answer.body)
 
 
@@ -65,6 +89,7 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
             await production
             assert producer.account.failure is not None
             return await _refuse(call, producer, producer.account.failure)
+        call.tell_dropped(producer.account.dropped)
         await call.begin_event_stream()
         follower = StreamFollower(
             call.connection,
@@ -72,6 +97,7 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
             comment_every=keep_alive.every,
             is_late=not producer.begun.done(),
             on_pause=producer.pause,
+            keep_alive=call.keep_alive,
         )
         try:
             unfollow = gateway.log.follow(stream, Offset(0), follower.feed)
