@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from anthropic import Anthropic
 from openai import OpenAI
 
 from tests.acceptance.processes import EngineAlone, GatewayProcess, engine_alone, gateway_process
@@ -17,7 +18,7 @@ TUTORIAL_CONFIG = """
 name = "demo"
 engine = "llama.cpp"
 path = "demo"
-models = ["unbroken-demo", "gpt-* = unbroken-demo"]
+models = ["unbroken-demo", "gpt-* = unbroken-demo", "claude-* = unbroken-demo"]
 """
 
 WriteConfig = Callable[[str], Path]
@@ -38,6 +39,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 def client(gateway: GatewayProcess) -> Iterator[OpenAI]:
     """The official SDK, pointed at the gateway."""
     with OpenAI(base_url=gateway.base_url, api_key="none", max_retries=0, timeout=60) as sdk:
+        yield sdk
+
+
+@pytest.fixture(scope="session")
+def claude(gateway: GatewayProcess) -> Iterator[Anthropic]:
+    """Anthropic's official SDK, pointed at the gateway."""
+    with Anthropic(base_url=gateway.address, api_key="none", max_retries=0, timeout=60) as sdk:
         yield sdk
 
 

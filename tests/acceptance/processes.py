@@ -95,6 +95,10 @@ class GatewayProcess:
         """What a user sets, and nothing else."""
         return bare_environment(OPENAI_BASE_URL=self.base_url, OPENAI_API_KEY=key)
 
+    def claude_environment(self, key: str = "none") -> dict[str, str]:
+        """What a user of Anthropic's SDK sets, and nothing else."""
+        return bare_environment(ANTHROPIC_BASE_URL=self.address, ANTHROPIC_API_KEY=key)
+
     def wait_until_announced(self) -> None:
         """Waits until it has said where it serves."""
 

@@ -63,7 +63,7 @@ def test_the_headers_forbid_that_anybody_holds_it_back(gateway: GatewayProcess) 
 
 
 def test_an_error_is_json_with_its_status(gateway: GatewayProcess) -> None:
-    output = run(command(gateway, "-w", "\n%{http_code} %{content_type}", model="claude-99"), bare_environment())
+    output = run(command(gateway, "-w", "\n%{http_code} %{content_type}", model="nobody-99"), bare_environment())
     body, _, status = output.rpartition("\n")
     assert status == "404 application/json"
     assert json.loads(body)["error"]["code"] == "model_not_found"

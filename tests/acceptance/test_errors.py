@@ -95,11 +95,11 @@ def test_a_key_that_is_not_known(faulty: GatewayProcess) -> None:
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["stream", "whole"])
 def test_a_model_that_does_not_exist(client: OpenAI, is_streamed: bool) -> None:
     with pytest.raises(openai.NotFoundError) as raised:
-        client.chat.completions.create(model="claude-99", messages=HELLO, stream=is_streamed)
+        client.chat.completions.create(model="nobody-99", messages=HELLO, stream=is_streamed)
     assert raised.value.code == "model_not_found"
     assert "unbroken-demo" in raised.value.message
     with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("claude-99")
+        client.models.retrieve("nobody-99")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ NODE = Path(__file__).parent.parent / "node"
 
 def node(program: str) -> list[str]:
     """The command that runs a program; `npm ci` must have been run."""
-    if not (NODE / "node_modules" / "openai").is_dir():
-        missing("the openai package is not installed in tests/node (npm ci)")
+    for package in ("openai", "@anthropic-ai/sdk"):
+        if not (NODE / "node_modules" / package).is_dir():
+            missing(f"the package {package} is not installed in tests/node (npm ci)")
     return [needed("node"), str(NODE / program)]
 
 
@@ -50,6 +51,44 @@ def test_the_tool_runner_of_the_sdk(gateway: GatewayProcess) -> None:
 
 def test_an_unknown_model_is_the_sdk_s_not_found(gateway: GatewayProcess) -> None:
     assert run(node("errors.mjs"), gateway.environment()).split() == ["true", "404", "model_not_found", "true"]
+
+
+def test_for_await_over_a_message_s_events(gateway: GatewayProcess) -> None:
+    assert len(run(node("claude_stream.mjs"), gateway.claude_environment()).split()) >= 5
+
+
+def test_the_message_helper_and_an_error_of_anthropic_s_sdk(gateway: GatewayProcess) -> None:
+    answer, error = run(node("claude_helper.mjs"), gateway.claude_environment()).splitlines()
+    streamed, final, reason = json.loads(answer)
+    assert streamed == final
+    assert len(final.split()) >= 5
+    assert reason == "end_turn"
+    assert error.split() == ["true", "404", "not_found_error", "true"]
+
+
+def test_a_tool_and_the_answer_from_its_result(gateway: GatewayProcess) -> None:
+    called, answer = run(node("claude_tools.mjs"), gateway.claude_environment()).split("\n", 1)
+    call = json.loads(called)
+    assert call["name"] == "get_weather"
+    assert "Berlin" in call["input"]["location"]
+    assert call["stopReason"] == "tool_use"
+    assert len(answer.removeprefix("answer:").split()) >= 3
+
+
+def test_for_await_over_a_response_s_events(gateway: GatewayProcess) -> None:
+    answer, is_numbered = run(node("responses_stream.mjs"), gateway.environment()).splitlines()
+    said = json.loads(answer)
+    assert said["text"] == said["last"]
+    assert len(said["text"].split()) >= 5
+    assert is_numbered == "true"
+
+
+def test_a_function_call_and_the_response_that_goes_on_from_it(gateway: GatewayProcess) -> None:
+    called, answer = run(node("responses_tools.mjs"), gateway.environment()).split("\n", 1)
+    call = json.loads(called)
+    assert call["name"] == "get_weather"
+    assert "Berlin" in call["arguments"]["location"]
+    assert len(answer.removeprefix("answer:").split()) >= 3
 
 
 def test_a_cut_answer_is_an_error_and_not_an_end(gateway_before: GatewayBefore) -> None:

@@ -4,7 +4,7 @@ const client = new OpenAI({ maxRetries: 0 });
 
 try {
   await client.chat.completions.create({
-    model: "claude-99",
+    model: "nobody-99",
     messages: [{ role: "user", content: "Hello, how are you?" }],
     stream: true,
   });

@@ -90,6 +90,7 @@ def refused(asked: Conversation, model: str = OLD) -> str | None:
 # --- there and back -------------------------------------------------------------------------------------------------
 
 words = st.text(min_size=1, max_size=8)
+stops = words.filter(str.strip)
 ids = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=8)
 caches = st.sampled_from([None, CACHE])
 objects = st.dictionaries(words, st.one_of(words, st.integers(), st.booleans()), max_size=2).map(json.dumps)
@@ -140,7 +141,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
         tool_choice=choice,
         parallel_tools=parallel,
         max_tokens=draw(st.integers(0, 99999)),
-        stop=tuple(draw(st.lists(words, max_size=2))),
+        stop=tuple(draw(st.lists(stops, max_size=2))),
         format=draw(st.sampled_from([None, JsonFormat(SCHEMA)])),
         reasoning=reasoning,
         user=draw(st.none() | words),
@@ -339,6 +340,7 @@ def test_settings_of_chance_are_left_out_by_name_where_the_model_takes_none() ->
     ("more", "param"),
     [
         ({"choices": 2}, "n"),
+        ({"stop": ("\n",)}, "stop"),
         ({"top_logprobs": 0}, "logprobs"),
         ({"temperature": 1.2}, "temperature"),
         ({"format": JsonFormat()}, "response_format"),
@@ -394,6 +396,17 @@ def test_thinking_that_has_no_room_is_left_out_by_name() -> None:
     assert dropped == ("reasoning_effort",)
     asked, _ = write(said(HI, reasoning=Reasoning(effort="high"), max_tokens=4000))
     assert asked["thinking"]["budget_tokens"] == 3999
+
+
+def test_thinking_with_a_budget_needs_the_thoughts_behind_the_calls() -> None:
+    """FAULTS 36: they are there where the client's dialect could carry them."""
+    call, result = ToolCall("a", "f", "{}"), user(ToolResult("a", ()))
+    wished = Reasoning(effort="low")
+    asked, dropped = write(said(HI, assistant(call), result, reasoning=wished))
+    assert "thinking" not in asked
+    assert dropped == ("reasoning_effort",)
+    assert "thinking" in write(said(HI, assistant(Thinking("t", "s"), call), result, reasoning=wished))[0]
+    assert "thinking" in write(said(HI, assistant(call), result, reasoning=wished), NEW)[0]
 
 
 def test_a_stream_is_asked_for() -> None:

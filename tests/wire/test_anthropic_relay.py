@@ -95,10 +95,10 @@ def test_spaces_behind_the_text_change_nothing() -> None:
         ]
     assert relay.deltas == 5
     for wrong in (b"", b"}}", b"]", b',"x":}'):
+        other = MessageRelay(STREAM_ID, MODEL)
+        other.feed(START)
+        other.feed(TEXT)
         with pytest.raises(UpstreamFailed):
-            other = MessageRelay(STREAM_ID, MODEL)
-            other.feed(START)
-            other.feed(TEXT)
             other.feed(SseEvent(b"content_block_delta", head + wrong))
 
 

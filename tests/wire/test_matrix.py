@@ -1,12 +1,31 @@
 """Every pair of dialects: what the upstream says in one, the client reads in the other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from tests.wire.matrix_events import ANSWERS, FAILURES, PARTIAL, PIECES, START, STOP, USAGE, numbered, text, words
+from unbroken.chat.conversation import (
+    Conversation,
+    Document,
+    Image,
+    Message,
+    NamedTool,
+    Part,
+    Role,
+    SealedThinking,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+    ToolUse,
+)
 from unbroken.chat.events import Event, Failed, Finished, UsageReported
 from unbroken.chat.fault import Failure, UpstreamFailed
 from unbroken.chat.finish import FinishReason
@@ -17,7 +36,7 @@ from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent, SseReader
-from unbroken.wire.translate import TranslatingRelay, relay_between
+from unbroken.wire.translate import TranslatingRelay, relay_between, translate_request
 
 DIALECTS: list[Dialect] = [OPENAI_CHAT, ANTHROPIC_MESSAGES, OPENAI_RESPONSES]
 PAIRS = [pytest.param(a, b, id=f"{a.name} to {b.name}") for a in DIALECTS for b in DIALECTS]
@@ -120,6 +139,7 @@ def test_a_cut_anywhere_is_a_failure(upstream: Dialect, client: Dialect) -> None
 
 
 @pytest.mark.parametrize(("upstream", "client"), PAIRS)
+@settings(deadline=None)
 @given(pieces=PIECES, cuts=st.lists(st.integers(1, 300), max_size=12))
 def test_any_answer_in_any_pieces_keeps_its_text(
     upstream: Dialect, client: Dialect, pieces: list[Event | str], cuts: list[int]
@@ -158,3 +178,65 @@ def test_the_end_is_told_once_by_each_writer() -> None:
             writer.write(event)
         assert writer.end()
         assert writer.end() == []
+
+
+# Requests.
+
+TOOL = Tool("f", "d", Raw(b'{"type":"object","properties":{"b":{},"a":{}}}'), strict=True)
+HI, GO = Message(Role.USER, (Text("Hi"),)), Message(Role.USER, (Text("Go on"),))
+
+REQUESTS: dict[str, Conversation] = {
+    "turns": Conversation((Message(Role.SYSTEM, (Text("S"),)), HI, Message(Role.ASSISTANT, (Text("Yo"),)), GO)),
+    "settings": Conversation((HI,), temperature=0.5, max_tokens=77),
+    "tools, in their order": Conversation(
+        (
+            HI,
+            Message(Role.ASSISTANT, (Text("Ok"), ToolCall("b", "f", '{"a":1}'), ToolCall("a", "f", '{"a":2}'))),
+            Message(Role.USER, (ToolResult("b", (Text("1"),)), ToolResult("a", (Text("2"),)))),
+        ),
+        tools=(TOOL,),
+        tool_choice=ToolUse.REQUIRED,
+        parallel_tools=False,
+    ),
+    "a named tool": Conversation((HI,), tools=(TOOL,), tool_choice=NamedTool("f")),
+    "images": Conversation(
+        (Message(Role.USER, (Text("?"), Image(data="AAAA", media_type="image/png"), Image(url="https://a/b.png"))),)
+    ),
+    "a document": Conversation(
+        (Message(Role.USER, (Document(data="AAAA", media_type="application/pdf", name="a.pdf"), Text("?"))),)
+    ),
+    "sealed reasoning": Conversation((HI, Message(Role.ASSISTANT, (Thinking("hm", "c2ln"), Text("Ok"))), GO)),
+    "reasoning that is only sealed": Conversation(
+        (HI, Message(Role.ASSISTANT, (SealedThinking("c2ln"), Text("Ok"))), GO)
+    ),
+    "the same role twice": Conversation((HI, GO)),
+}
+
+
+def joined(messages: Sequence[Message]) -> list[tuple[Role, list[Part]]]:
+    """The turns, whichever messages they came in, and images without the detail that some dialects fill in."""
+    turns = groupby(messages, lambda message: message.role)
+    return [
+        (
+            role,
+            [
+                replace(part, detail=None) if isinstance(part, Image) else part
+                for message in run
+                for part in message.parts
+            ],
+        )
+        for role, run in turns
+    ]
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize(("upstream", "client"), PAIRS)
+def test_a_request_says_the_same_to_the_upstream(upstream: Dialect, client: Dialect, name: str) -> None:
+    asked = replace(REQUESTS[name], max_tokens=REQUESTS[name].max_tokens or 100)
+    request = client.read_request(client.write_conversation(asked, model="public", stream=True).body)
+    written = translate_request(request, client, upstream, model="theirs", stream=True)
+    received = upstream.read_request(written.body)
+    again = upstream.read_conversation(received)
+    assert (received.model, received.stream, written.dropped) == ("theirs", True, ())
+    assert joined(again.messages) == joined(asked.messages)
+    assert replace(again, messages=()) == replace(asked, messages=())

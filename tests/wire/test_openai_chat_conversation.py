@@ -6,7 +6,8 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from tests.wire.matrix_conversations import CONVERSATIONS
@@ -353,6 +354,7 @@ def normal(messages: tuple[Message, ...]) -> list[Message]:
     return joined
 
 
+@settings(deadline=None)
 @given(CONVERSATIONS)
 def test_written_and_read_a_conversation_is_the_same(conversation: Conversation) -> None:
     written = OPENAI_CHAT.write_conversation(conversation, model="m", stream=True)
@@ -360,3 +362,47 @@ def test_written_and_read_a_conversation_is_the_same(conversation: Conversation)
     again = OPENAI_CHAT.read_conversation(OPENAI_CHAT.read_request(written.body))
     assert normal(again.messages) == normal(conversation.messages)
     assert replace(again, messages=()) == replace(conversation, messages=())
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "text", "auto", "tool", "user", "function"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["role", "content", "type", "text", "function", "name", "id", "image_url", "url", "file", "tool_calls"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(
+    [
+        "tools",
+        "tool_choice",
+        "functions",
+        "function_call",
+        "stop",
+        "response_format",
+        "reasoning_effort",
+        "top_logprobs",
+    ]
+)
+ROLES = st.sampled_from(["system", "user", "assistant", "tool", "function", "odd"])
+MEMBERS = st.sampled_from(
+    ["content", "tool_calls", "thinking_blocks", "function_call", "name", "annotations", "cache_control", "odd"]
+)
+ANY_MESSAGE = st.builds(lambda role, members: {**members, "role": role}, ROLES, st.dictionaries(MEMBERS, VALUES))
+
+
+@settings(deadline=None)
+@given(st.lists(ANY_MESSAGE, min_size=1, max_size=3), st.dictionaries(NAMES, VALUES, max_size=2))
+def test_any_body_is_read_or_refused_with_400(messages: list[dict[str, Any]], fields: dict[str, Any]) -> None:
+    status = 0
+    try:
+        read(messages, **fields)
+    except RequestRefused as refused:
+        status = refused.error.status
+    assert status in (0, 400)

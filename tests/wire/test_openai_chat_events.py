@@ -1,6 +1,10 @@
 """Reading our own blocks: what a client does with them."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from unbroken.chat.events import (
@@ -18,7 +22,7 @@ from unbroken.chat.events import (
     ToolCallStarted,
     UsageReported,
 )
-from unbroken.chat.fault import UpstreamFailed
+from unbroken.chat.fault import Fault, UpstreamFailed
 from unbroken.chat.finish import FinishReason
 from unbroken.chat.usage import Usage
 from unbroken.wire.openai_chat.events import EventReader
@@ -211,3 +215,50 @@ def test_a_ping_says_nothing() -> None:
 def test_what_is_no_chunk_is_refused(data: bytes) -> None:
     with pytest.raises(UpstreamFailed, match="not a chunk"):
         EventReader().feed(SseEvent(b"", data))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 200) | st.sampled_from(["", "a", "stop", "error", "thinking"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("choices", "delta", "index", "content", "refusal", "tool_calls", "function", "name", "arguments"),
+                    *(
+                        "finish_reason",
+                        "usage",
+                        "thinking_blocks",
+                        "type",
+                        "signature",
+                        "annotations",
+                        "error",
+                        "message",
+                    ),
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=16,
+)
+DELTAS = st.dictionaries(st.sampled_from(["content", "tool_calls", "thinking_blocks", "citations", "refusal"]), VALUES)
+CHUNKS = VALUES | st.builds(
+    lambda delta, more: {"choices": [{"delta": delta, **more}]},
+    DELTAS,
+    st.dictionaries(st.sampled_from(["index", "finish_reason", "stop_reason", "message"]), VALUES, max_size=2),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(CHUNKS, max_size=4), st.booleans())
+def test_any_json_is_read_or_refused(said: list[object], refusals_as_text: bool) -> None:
+    reader = EventReader(refusals_as_text=refusals_as_text)
+    for one in said:
+        fault = Fault.MALFORMED
+        try:
+            reader.feed(SseEvent(b"", json.dumps(one).encode()))
+        except UpstreamFailed as failed:
+            fault = failed.failure.fault
+        assert fault is Fault.MALFORMED

@@ -172,6 +172,8 @@ def test_a_hosted_tool_is_refused_by_name(tool: str) -> None:
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
         ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type"),
+        ({"input": [{"type": "function_call", "call_id": "a"}]}, "input[0].name"),
+        ({"input": [{"type": "function_call_output", "output": "1"}]}, "input[0].call_id"),
         ({"input": [{"role": "critic", "content": "a"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "input_video"}]}]}, "input[0].content[0].type"),
         (

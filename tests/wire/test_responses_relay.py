@@ -1,8 +1,10 @@
 """The diagonal of the Responses API, where the corpus does not reach."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from msgspec import Raw
 
 from tests.wire.openai_responses_corpus import ANSWERING, CORPUS, MODEL, STREAM_ID, blocks, check_laws
 from unbroken.chat.error import ApiError
@@ -132,6 +134,17 @@ def test_a_whole_answer_passes_but_for_id_and_model() -> None:
     expected = body.replace(b'"resp_theirs"', b'"%b"' % STREAM_ID.encode(), 1)
     assert sent == expected.replace(b'"theirs"', b'"%b"' % MODEL.encode(), 1)
     assert usage == Usage(3, 4)
+
+
+def test_an_answer_names_the_response_that_it_was_asked_to_go_on_from() -> None:
+    answering = replace(ANSWERING, request={"previous_response_id": Raw(b'"resp_before"')})
+    sent, _ = relay_answer(json.dumps({**WHOLE, "previous_response_id": None}).encode(), answering)
+    assert json.loads(sent)["previous_response_id"] == "resp_before"
+    relay = ResponseRelay(answering)
+    for one in events_of("openai_text"):
+        for said in blocks(b"".join(relay.feed(one))):
+            if "response" in said:
+                assert said["response"]["previous_response_id"] == "resp_before"
 
 
 def test_an_incomplete_answer_is_an_answer() -> None:

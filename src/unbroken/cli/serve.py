@@ -24,7 +24,8 @@ def serve(
 ) -> None:
     """Serve the gateway.
 
-    Without a configuration it finds OpenAI by OPENAI_API_KEY, an Ollama on this machine, and its own demo model.
+    Without a configuration it finds OpenAI and Anthropic by OPENAI_API_KEY and ANTHROPIC_API_KEY, an Ollama on this
+    machine, and its own demo model.
     The first Ctrl-C or SIGTERM lets running answers finish, the second ends them; SIGHUP reads the configuration anew.
 
     \b

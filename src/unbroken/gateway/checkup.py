@@ -100,7 +100,7 @@ async def _upstream(upstream: Upstream) -> Finding:
             client = await upstream.client()
             if upstream.engine is not None:
                 return Finding(what, True, upstream.engine.state.sentence)
-            status, _ = await client.get("/models")
+            status, _ = await client.get("/models", more_headers=upstream.headers_for({}))
     except UpstreamFailed as failed:
         return Finding(what, False, failed.failure.message, _advice(upstream, failed.failure))
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Upstreams that are found without a configuration: OpenAI by its key, an Ollama on its port, the demo model."""
+"""Upstreams found without a configuration: OpenAI and Anthropic by their keys, an Ollama, the demo model."""
 
 import asyncio
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ from unbroken.upstream.http import HttpClient
 DEMO_MODEL = "unbroken-demo"
 OLLAMA = "http://127.0.0.1:11434/v1"
 OPENAI = "https://api.openai.com/v1"
+ANTHROPIC = "https://api.anthropic.com/v1"
+ANTHROPIC_MODELS = ("claude-*",)
 OPENAI_MODELS = ("gpt-*", "chatgpt-*", "o1*", "o3*", "o4*")
 PROBE_SECONDS = 0.3  # a server on this machine answers at once or is not there
 
@@ -30,6 +32,17 @@ async def with_found_upstreams(
     if key := environment.get("OPENAI_API_KEY"):
         base_url = environment.get("UNBROKEN_OPENAI_BASE_URL", OPENAI)
         found.append(UpstreamSettings(name="openai", base_url=base_url, api_key=key, models=OPENAI_MODELS))
+    if key := environment.get("ANTHROPIC_API_KEY"):
+        base_url = environment.get("UNBROKEN_ANTHROPIC_BASE_URL", ANTHROPIC)
+        found.append(
+            UpstreamSettings(
+                name="anthropic",
+                dialect="anthropic-messages",
+                base_url=base_url,
+                api_key=key,
+                models=ANTHROPIC_MODELS,
+            )
+        )
     if models := await _ollama_models():
         found.append(UpstreamSettings(name="ollama", base_url=OLLAMA, models=models))
     found.append(UpstreamSettings(name="demo", engine="llama.cpp", path="demo", models=(DEMO_MODEL,)))

@@ -129,7 +129,7 @@ class Upstream:
         """What the server says it serves, its own objects; empty where it does not say."""
         try:
             client = await self.client()
-            status, body = await client.get("/models")
+            status, body = await client.get("/models", more_headers=self.headers_for({}))
             listed = msgspec.json.decode(body) if status == 200 else {}
         except (UpstreamFailed, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []

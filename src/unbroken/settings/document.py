@@ -27,7 +27,8 @@ a default, so that a file needs only what is different. `unbroken doctor` checks
 * **Secrets.** A key or a header's value may be written `env:NAME`: it is then read from that variable. Secrets are
   never shown, in no log line and no error.
 * **Without upstreams** in the file they are looked for: OpenAI where `OPENAI_API_KEY` is set
-  (`UNBROKEN_OPENAI_BASE_URL` changes its address), an Ollama on its usual port, and the demo model.
+  and Anthropic where `ANTHROPIC_API_KEY` is (`UNBROKEN_OPENAI_BASE_URL` and `UNBROKEN_ANTHROPIC_BASE_URL` change their
+  addresses), an Ollama on its usual port, and the demo model.
 * **Wrong settings** stop the start (a reload changes nothing then), with a message that says where, what was found,
   and what was expected.
 """

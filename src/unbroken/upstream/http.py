@@ -260,7 +260,7 @@ class HttpClient:
         connection.send(b"%b%d\r\n%b\r\n%b" % (head, len(body), more_headers, body), sink)
         return connection
 
-    async def get(self, path: str, *, timeout: float = 5.0) -> tuple[int, bytes]:
+    async def get(self, path: str, *, timeout: float = 5.0, more_headers: bytes = b"") -> tuple[int, bytes]:
         """Status and body of a GET.
 
         Raises:
@@ -269,7 +269,8 @@ class HttpClient:
         sink = WholeResponse()
         connection = await self._connect()
         try:
-            connection.send(f"GET {self._path}{path} HTTP/1.1\r\n{self._head}\r\n".encode("latin-1"), sink)
+            head = f"GET {self._path}{path} HTTP/1.1\r\n{self._head}".encode("latin-1")
+            connection.send(b"%b%b\r\n" % (head, more_headers), sink)
             async with asyncio.timeout(timeout):
                 return await sink.complete
         except TimeoutError:

@@ -15,7 +15,7 @@ from unbroken.chat.events import (
     ToolCallStarted,
 )
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
-from unbroken.wire.anthropic_messages.open_blocks import made_id
+from unbroken.wire.anthropic_messages.open_blocks import MAX_BLOCKS, made_id
 from unbroken.wire.anthropic_messages.write_parts import call_id
 
 MAX_HELD_BYTES = 4 << 20  # of calls that wait for an earlier one to end; as much as one event may have
@@ -133,5 +133,7 @@ class Pieces:
         return last
 
     def _begin(self, piece: Piece) -> Piece:
+        if len(self.all) >= MAX_BLOCKS:
+            raise UpstreamFailed(Failure(Fault.TOO_LARGE, f"the answer has more than {MAX_BLOCKS} content blocks"))
         self.all.append(piece)
         return piece

@@ -61,7 +61,6 @@ class _Metadata(Struct):
 
 
 _write = msgspec.json.Encoder().encode
-_decode = msgspec.json.decode
 
 #: Fields with words in a `Conversation`, or that say only how the answer is sent.
 _KNOWN = frozenset(
@@ -124,7 +123,7 @@ def read_conversation(request: ChatRequest) -> Conversation:
 
 
 def _value(fields: Mapping[str, Raw], name: str, kind: Any) -> Any:
-    return _decode(fields[name], type=kind) if name in fields else None
+    return decoded(fields[name], kind, name) if name in fields else None
 
 
 def _read_system(fields: Mapping[str, Raw]) -> tuple[Message, ...]:
@@ -141,7 +140,7 @@ def _check_system(parts: tuple[Part, ...], path: str) -> None:
 
 def _read_messages(fields: Mapping[str, Raw]) -> list[Message]:
     messages = []
-    for at, message in enumerate(_decode(fields["messages"], type=list[_Message])):
+    for at, message in enumerate(decoded(fields["messages"], list[_Message], "messages")):
         path = f"messages.{at}.content"
         role, parts = Role(message.role), read_content(message.content, path)
         if role is Role.SYSTEM:
@@ -192,7 +191,7 @@ def _read_output(fields: Mapping[str, Raw], extras: dict[str, Raw]) -> tuple[Jso
     config = _OutputConfig()
     if "output_config" in fields:
         config = decoded(fields["output_config"], _OutputConfig, "output_config")
-        for name, raw in _decode(fields["output_config"], type=Members).items():
+        for name, raw in decoded(fields["output_config"], Members, "output_config").items():
             if name not in ("effort", "format") and raw != NULL:
                 extras[f"output_config.{name}"] = raw
     reasoning = Reasoning(effort=config.effort) if config.effort else None
@@ -219,7 +218,7 @@ def _read_format(format: Members | None) -> JsonFormat | None:
 def _read_user(fields: Mapping[str, Raw], extras: dict[str, Raw]) -> str | None:
     if "metadata" not in fields:
         return None
-    for name, raw in _decode(fields["metadata"], type=Members).items():
+    for name, raw in decoded(fields["metadata"], Members, "metadata").items():
         if name != "user_id" and raw != NULL:
             extras[f"metadata.{name}"] = raw
     return decoded(fields["metadata"], _Metadata, "metadata").user_id

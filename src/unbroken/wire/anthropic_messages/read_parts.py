@@ -77,7 +77,7 @@ class _ToolResult(Struct):
     toolset_name: str | None = None
 
 
-_Kind = TypeVar("_Kind", bound=Struct)
+_Kind = TypeVar("_Kind")
 
 _write = msgspec.json.Encoder().encode
 _read_type = msgspec.json.Decoder(str).decode

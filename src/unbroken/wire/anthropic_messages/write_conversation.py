@@ -9,7 +9,7 @@ from msgspec import Raw
 from unbroken.chat.conversation import Conversation, NamedTool, Tool, ToolUse
 from unbroken.chat.error import RequestRefused, invalid
 from unbroken.wire.anthropic_messages.abilities import Abilities, abilities_of
-from unbroken.wire.anthropic_messages.write_messages import as_short, write_messages
+from unbroken.wire.anthropic_messages.write_messages import as_short, lacks_thoughts, write_messages
 from unbroken.wire.anthropic_messages.write_parts import PartWriter
 from unbroken.wire.anthropic_messages.write_thinking import Effort, write_effort
 from unbroken.wire.dialects import Written
@@ -77,7 +77,9 @@ def write_conversation(conversation: Conversation, *, model: str, stream: bool) 
     abilities = abilities_of(model)
     parts = PartWriter()
     system, messages = write_messages(conversation.messages, parts, has_later_system=abilities.has_later_system)
-    effort = write_effort(conversation.reasoning, abilities, conversation.max_tokens)
+    effort = write_effort(
+        conversation.reasoning, abilities, conversation.max_tokens, lacks_thoughts=lacks_thoughts(messages)
+    )
     dropped = [*parts.dropped, *effort.dropped]
     fields: dict[str, Any] = {
         "model": model,
@@ -110,6 +112,8 @@ def _check(conversation: Conversation) -> None:
     if conversation.temperature is not None and not 0 <= conversation.temperature <= 1:
         problem = f"temperature: {conversation.temperature:g} is out of range: Claude's goes from 0 to 1"
         raise invalid(problem, param="temperature")
+    if not all(sequence.strip() for sequence in conversation.stop):
+        raise invalid("stop: Claude takes no stop sequences that are nothing but white space", param="stop")
 
 
 def _no_word(name: str, what: str, instead: str = "") -> RequestRefused:

@@ -75,6 +75,17 @@ def _check_end(messages: Sequence[Message], written: list[Written]) -> None:
         raise invalid(f"{path}: the last message has no content", param=path)
 
 
+def lacks_thoughts(messages: Sequence[Written]) -> bool:
+    """Whether results are given for calls whose thoughts did not come back: most dialects have no place for them."""
+    match messages:
+        case [*_, {"role": "assistant", "content": [first, *_] as blocks}, {"role": "user"}]:
+            return first["type"] not in _THOUGHTS and any(block["type"] == "tool_use" for block in blocks)
+    return False
+
+
+_THOUGHTS = ("thinking", "redacted_thinking")
+
+
 def as_short(message: Written) -> Written:
     """A message whose only content is plain text, with the text in the place of its blocks."""
     match message["content"]:

@@ -54,8 +54,13 @@ class Effort:
         return self.thinking is not None and self.thinking["type"] != "disabled"
 
 
-def write_effort(wished: Reasoning | None, abilities: Abilities, max_tokens: int | None) -> Effort:
+def write_effort(
+    wished: Reasoning | None, abilities: Abilities, max_tokens: int | None, *, lacks_thoughts: bool = False
+) -> Effort:
     """What is wished, as the model takes it; `max_tokens` is for a thinking model what it thinks and says.
+
+    With a budget, a model refuses results of calls whose thoughts are not there (`lacks_thoughts`): it goes on
+    without thinking, and the caller is told.
 
     Raises:
         RequestRefused: there is no such effort.
@@ -71,6 +76,8 @@ def write_effort(wished: Reasoning | None, abilities: Abilities, max_tokens: int
     if abilities.has_adaptive_thinking and (wished.budget is None or not abilities.has_thinking_budget):
         dropped = () if wished.budget is None else ("thinking.budget_tokens",)
         return Effort(most, _shown({"type": "adaptive"}, wished), _EFFORTS.get(wished.effort or ""), dropped)
+    if lacks_thoughts:
+        return Effort(most, dropped=("reasoning_effort" if wished.budget is None else "thinking.budget_tokens",))
     return _with_budget(wished, abilities, max_tokens)
 
 

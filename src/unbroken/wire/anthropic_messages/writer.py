@@ -3,7 +3,7 @@
 import msgspec
 
 from unbroken.chat.error import ApiError
-from unbroken.chat.events import Event, Failed, Finished, Started, UsageReported
+from unbroken.chat.events import Event, Failed, Finished, Started, TextDelta, UsageReported
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.finish import FinishReason
 from unbroken.chat.stream import Block
@@ -16,6 +16,10 @@ from unbroken.wire.anthropic_messages.usage import write_usage
 from unbroken.wire.dialects import Answering
 
 _write = msgspec.json.Encoder().encode
+
+_TEXT = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":'
+)
 
 
 class MessageEventWriter:
@@ -35,6 +39,7 @@ class MessageEventWriter:
         self._index = 0  # of the piece that is open, or will be next
         self._is_open = False
         self._held = 0  # bytes of deltas that wait
+        self._text_head = b""  # of a delta for the text that is open; it is the last piece, or it would be closed
 
     def write(self, event: Event) -> list[Block]:
         """The blocks of one event.
@@ -44,6 +49,8 @@ class MessageEventWriter:
         Raises:
             UpstreamFailed: it goes on with what is over, or too much has to wait.
         """
+        if type(event) is TextDelta and self._text_head and event.text and event.choice == 0:
+            return [Block(b"%b%b}}\n\n" % (self._text_head, _write(event.text)))]
         match event:
             case Started():
                 return []
@@ -76,7 +83,7 @@ class MessageEventWriter:
     def _fail(self, event: Failed) -> list[Block]:
         if self._is_over:
             return []
-        self._is_over = True
+        self._is_over, self._text_head = True, b""
         return [write_error_event(ApiError(500, event.message, event.type or "api_error", event.code))]
 
     def _begin(self) -> list[Block]:
@@ -128,6 +135,7 @@ class MessageEventWriter:
             self._is_open = True
             start = {"type": piece.type, **piece.start}
             blocks.append(write_own("content_block_start", index=self._index, content_block=start))
+            self._text_head = _TEXT % self._index if piece.type == "text" else b""
         for delta in piece.deltas[piece.sent :]:
             blocks.append(write_own("content_block_delta", index=self._index, delta=delta))
         if piece.call is None:
@@ -141,7 +149,7 @@ class MessageEventWriter:
         piece.deltas.clear()
         block = write_own("content_block_stop", index=self._index)
         self._index += 1
-        self._is_open = False
+        self._is_open, self._text_head = False, b""
         return block
 
     def _finish(self, event: Finished) -> list[Block]:

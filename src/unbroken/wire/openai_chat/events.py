@@ -24,8 +24,9 @@ from unbroken.chat.events import (
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.wire.openai_chat.choice import BROKEN_OFF
 from unbroken.wire.openai_chat.envelope import NULL
-from unbroken.wire.openai_chat.errors import read_error_event
+from unbroken.wire.openai_chat.errors import BY_CODE, read_error_event
 from unbroken.wire.openai_chat.finish import read_finish_reason
+from unbroken.wire.openai_chat.request import MAX_CHOICES
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.openai_chat.tool_calls import ToolCalls
 from unbroken.wire.openai_chat.usage import read_usage
@@ -52,8 +53,16 @@ class ThinkingBlock(Struct, omit_defaults=True):
     data: str | None = None
 
 
+class _Piece(Struct):
+    """A piece of content where it is a list (Mistral's reasoning models)."""
+
+    type: str
+    text: str | None = None
+    thinking: "str | list[_Piece] | None" = None
+
+
 class _Delta(Struct):
-    content: str | None = None
+    content: str | list[_Piece] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -70,6 +79,8 @@ class _Choice(Struct):
     delta: _Delta | None = None
     finish_reason: str | None = None
     stop_reason: Any = None
+    message: Any = None
+    text: Any = None
 
 
 class _Chunk(Struct):
@@ -140,6 +151,8 @@ class EventReader:
             self.is_complete = True
             return []
         try:
+            if not data.isascii():
+                data.decode()  # strings that are not read, too
             try:
                 chunk = _read(data)
             except msgspec.DecodeError:
@@ -154,8 +167,9 @@ class EventReader:
     def _failed(self, failure: Failure) -> Failed:
         self.is_complete = True
         code = failure.code
-        if code is None and failure.type is None and failure.fault is not Fault.ERROR_EVENT:
-            code = failure.fault.value  # said as a number
+        said = BY_CODE.get(code or "") or BY_CODE.get(failure.type or "") or Fault.ERROR_EVENT
+        if failure.fault is not said:
+            code = failure.fault.value  # it was said by a number, or in the message
         return Failed(failure.message, failure.type, code)
 
     def _events(self, chunk: _Chunk) -> list[Event]:
@@ -165,6 +179,10 @@ class EventReader:
             events.append(Started(self._seed, chunk.model or ""))
         for choice in chunk.choices or ():
             index = choice.index or 0
+            if not 0 <= index < MAX_CHOICES:
+                raise _malformed(f"choice {index} of the stream is out of bounds")
+            if choice.delta is None and (choice.message is not None or choice.text is not None):
+                raise _malformed(f"choice {index} of the stream has a message or text where a delta was expected")
             if choice.delta is not None:
                 self._add_delta(choice.delta, index, events)
             if choice.finish_reason:
@@ -188,7 +206,10 @@ class EventReader:
         for block in delta.thinking_blocks or ():
             self._add_thinking(block, index, events)
         if delta.content:
-            events.append(TextDelta(delta.content, index))
+            if isinstance(delta.content, str):
+                events.append(TextDelta(delta.content, index))
+            else:
+                self._add_pieces(delta.content, index, events)
         if delta.refusal:
             if not self._refusals_as_text:
                 self._choice(index).has_refused = True
@@ -202,7 +223,21 @@ class EventReader:
                 said.call(call, events)
         if (delta.function_call or delta.audio) and not self._refusals_as_text:
             word = "function_call" if delta.function_call else "audio"
-            raise UpstreamFailed(Failure(Fault.MALFORMED, f'the answer has a "{word}", which cannot be translated'))
+            raise _malformed(f'the answer has a "{word}", which cannot be translated')
+
+    def _add_pieces(self, pieces: list[_Piece], index: int, events: list[Event]) -> None:
+        for piece in pieces:
+            if piece.type == "text":
+                if piece.text:
+                    events.append(TextDelta(piece.text, index))
+            elif piece.type == "thinking" and piece.thinking is not None:
+                thinking = piece.thinking
+                text = thinking if isinstance(thinking, str) else "".join(part.text or "" for part in thinking)
+                if text:
+                    self._choice(index).has_reasoned = True
+                    events.append(ReasoningDelta(text, index))
+            elif not self._refusals_as_text:
+                raise _malformed(f'the answer has content of the type "{piece.type}", which cannot be translated')
 
     def _add_thinking(self, block: ThinkingBlock, index: int, events: list[Event]) -> None:
         said = self._choice(index)
@@ -230,6 +265,10 @@ class EventReader:
             reason, stop_sequence=stop_sequence, has_calls=said.calls.begun > 0, has_refused=said.has_refused
         )
         events.append(Finished(word, index, stop_sequence if word == "stop_sequence" else None))
+
+
+def _malformed(problem: str) -> UpstreamFailed:
+    return UpstreamFailed(Failure(Fault.MALFORMED, problem))
 
 
 def _without_index(source: Raw) -> Raw:

@@ -1,6 +1,6 @@
 """A whole answer (no stream): on its way between two of this dialect, and written from events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw
@@ -13,7 +13,7 @@ from unbroken.wire.openai_chat.envelope import NULL, replace_members
 from unbroken.wire.openai_chat.errors import is_error, read_error_event
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.openai_responses.errors import read_failed
-from unbroken.wire.openai_responses.response import NO_ECHO
+from unbroken.wire.openai_responses.response import our_members
 from unbroken.wire.openai_responses.usage import read_usage
 from unbroken.wire.openai_responses.writer import ResponseWriter
 
@@ -45,17 +45,16 @@ def relay_answer(body: bytes, answering: Answering, *, secret: str = "") -> tupl
         usage = read_usage(_read_any(fields.get("usage", NULL)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamFailed(Failure(Fault.MALFORMED, f"the answer is not valid: {error}")) from None
-    changes = {"id": Raw(_write(answering.stream_id)), "model": Raw(_write(answering.model))}
-    return replace_members(body, fields, changes), usage
+    return replace_members(body, fields, our_members(answering)), usage
 
 
-def write_answer(events: Sequence[Event], answering: Answering, echo: Mapping[str, Raw] = NO_ECHO) -> bytes:
-    """The whole response that the events make; `echo` are the fields of the request.
+def write_answer(events: Sequence[Event], answering: Answering) -> bytes:
+    """The whole response that the events make.
 
     Raises:
         UpstreamFailed: one of them says that the answer failed, or none that it ended.
     """
-    writer = ResponseWriter(answering, echo)
+    writer = ResponseWriter(answering)
     for event in events:
         if isinstance(event, Failed):
             raise UpstreamFailed(Failure(Fault.ERROR_EVENT, event.message, type=event.type, code=event.code))

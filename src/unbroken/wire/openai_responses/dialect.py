@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from msgspec import Raw
-
 from unbroken.chat.conversation import Conversation
 from unbroken.chat.error import ApiError
 from unbroken.chat.events import Event
@@ -20,7 +18,6 @@ from unbroken.wire.openai_responses.errors import write_error_event
 from unbroken.wire.openai_responses.events import ResponseReader
 from unbroken.wire.openai_responses.relay import ResponseRelay
 from unbroken.wire.openai_responses.request import read_request, write_request
-from unbroken.wire.openai_responses.response import NO_ECHO
 from unbroken.wire.openai_responses.writer import ResponseWriter
 
 
@@ -52,11 +49,11 @@ class OpenAiResponses:
     def event_reader(self) -> ResponseReader:
         return ResponseReader()
 
-    def event_writer(self, answering: Answering, echo: Mapping[str, Raw] = NO_ECHO) -> ResponseWriter:
-        return ResponseWriter(answering, echo or answering.request)
+    def event_writer(self, answering: Answering) -> ResponseWriter:
+        return ResponseWriter(answering)
 
-    def write_answer(self, events: Sequence[Event], answering: Answering, echo: Mapping[str, Raw] = NO_ECHO) -> bytes:
-        return write_answer(events, answering, echo or answering.request)
+    def write_answer(self, events: Sequence[Event], answering: Answering) -> bytes:
+        return write_answer(events, answering)
 
     def read_error(self, status: int, content_type: str, body: bytes, *, secret: str) -> Failure:
         return read_error(status, content_type, body, secret=secret)

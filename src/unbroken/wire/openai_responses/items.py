@@ -19,6 +19,7 @@ from unbroken.chat.conversation import (
     ToolCall,
     ToolResult,
 )
+from unbroken.chat.error import invalid
 from unbroken.wire.openai_chat.data_url import read_data_url
 from unbroken.wire.openai_responses.complaints import no_word, read_as
 from unbroken.wire.openai_responses.request import NULL
@@ -113,21 +114,28 @@ def _read_item(raw: Raw, where: str) -> tuple[Message, bool]:
                 )
             return Message(role, tuple(_content(item.content or "", f"{where}.content"))), role is Role.ASSISTANT
         case "function_call":
-            call = ToolCall(item.call_id or item.id or "", item.name or "", item.arguments or "{}")
-            return Message(Role.ASSISTANT, (call,)), True
+            call_id, name = _said(item.call_id, f"{where}.call_id"), _said(item.name, f"{where}.name")
+            return Message(Role.ASSISTANT, (ToolCall(call_id, name, item.arguments or "{}"),)), True
         case "function_call_output":
             output = item.output if item.output != NULL else Raw(b'""')
             parts = tuple(_content(read_as(_OUTPUT, output, f"{where}.output"), f"{where}.output"))
             fitting = tuple(part for part in parts if isinstance(part, Text | Image | Document))
             if len(fitting) < len(parts):
                 raise no_word(f"{where}.output", "expected text, images and files only")
-            return Message(Role.USER, (ToolResult(item.call_id or "", fitting, item.status == "incomplete"),)), True
+            call_id = _said(item.call_id, f"{where}.call_id")
+            return Message(Role.USER, (ToolResult(call_id, fitting, item.status == "incomplete"),)), True
         case "reasoning":
             return Message(Role.ASSISTANT, tuple(_thinking(item))), True
         case _:
             raise no_word(
                 where, "an item_reference can be followed only where the item was stored; give the item itself"
             )
+
+
+def _said(value: str | None, where: str) -> str:
+    if value is None:
+        raise invalid(f"Missing required parameter: '{where}'.", param=where, code="missing_required_parameter")
+    return value
 
 
 def _thinking(item: _Item) -> Iterator[Part]:

@@ -13,6 +13,7 @@ class Piece(NamedTuple):
     members: dict[str, Any]
 
 
+_write = msgspec.json.Encoder().encode
 _read_citation = msgspec.json.Decoder().decode
 
 
@@ -55,6 +56,17 @@ class MessageItem(Item):
         self._be_in("output_text", pieces)
         self._said.append(text)
         pieces.append(self._piece("output_text.delta", content_index=self._index, delta=text, logprobs=[]))
+
+    def keep(self, text: str) -> None:
+        """More text, which the caller writes itself between the `ends_of_text`."""
+        self._said.append(text)
+
+    def ends_of_text(self) -> tuple[bytes, bytes] | None:
+        """What stands before and after the text in the members of every further delta; None where no text is open."""
+        if not self._is_open or self._parts[-1]["type"] != "output_text":
+            return None
+        place = {"item_id": self.id, "output_index": self.place, "content_index": self._index}
+        return _write(place)[1:-1] + b',"delta":', b',"logprobs":[]'
 
     def add_refusal(self, text: str, pieces: list[Piece]) -> None:
         """More words of a refusal."""

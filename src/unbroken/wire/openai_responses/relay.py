@@ -17,7 +17,7 @@ from unbroken.wire.dialects import Answering
 from unbroken.wire.openai_chat.envelope import NULL, replace_members
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.openai_responses.errors import error_object, read_failed, read_stream_error
-from unbroken.wire.openai_responses.response import ResponseObject
+from unbroken.wire.openai_responses.response import ResponseObject, our_members
 from unbroken.wire.openai_responses.usage import read_usage
 from unbroken.wire.openai_responses.writer import write_block
 from unbroken.wire.progress import Progress
@@ -76,7 +76,7 @@ class ResponseRelay:
         self.deltas = 0
         #: Events that came after the end, or that said nothing.
         self.ignored = 0
-        self._own = {"id": Raw(_write(answering.stream_id)), "model": Raw(_write(answering.model))}
+        self._own = our_members(answering)
         self._answering = answering
         self._secret = secret
         self._ours = ours

@@ -8,8 +8,6 @@ from msgspec import Raw
 
 from unbroken.wire.dialects import Answering
 
-NO_ECHO: Mapping[str, Raw] = {}
-
 _NULL = Raw(b"null")
 
 #: What a response repeats of its request, and what it says where the request says nothing. In the API's order.
@@ -47,8 +45,8 @@ _write = msgspec.json.Encoder().encode
 class ResponseObject:
     """Gives the response object of one answer in each of its states."""
 
-    def __init__(self, answering: Answering, echo: Mapping[str, Raw] = NO_ECHO) -> None:
-        """`echo` are the fields of the request."""
+    def __init__(self, answering: Answering) -> None:
+        echo = answering.request
         self._id, self._model, self._created = answering.stream_id, answering.model, answering.created
         said = {name: echo[name] for name in _ECHOED if echo.get(name, _NULL) != _NULL}
         if "tools" in said:
@@ -72,6 +70,14 @@ class ResponseObject:
             **self._echo,
             **more,
         }
+
+
+def our_members(answering: Answering) -> dict[str, Raw]:
+    """The members of a response that are ours and not the upstream's."""
+    own = {"id": Raw(_write(answering.stream_id)), "model": Raw(_write(answering.model))}
+    earlier = answering.request.get("previous_response_id", _NULL)
+    # It was asked of us: the upstream has got what it stands for.
+    return own if earlier == _NULL else {**own, "previous_response_id": earlier}
 
 
 def _whole_tools(tools: Raw) -> Raw:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import TypeVar, assert_never
 
 import msgspec
-from msgspec import Raw
 
 from unbroken.chat.error import ApiError
 from unbroken.chat.events import (
@@ -30,7 +29,7 @@ from unbroken.wire.dialects import Answering
 from unbroken.wire.openai_responses.errors import error_object
 from unbroken.wire.openai_responses.finish import incomplete_reason
 from unbroken.wire.openai_responses.output import FunctionCallItem, Item, MessageItem, Piece, ReasoningItem
-from unbroken.wire.openai_responses.response import NO_ECHO, ResponseObject
+from unbroken.wire.openai_responses.response import ResponseObject
 from unbroken.wire.openai_responses.usage import usage_object
 
 AnyItem = TypeVar("AnyItem", bound=Item)
@@ -48,6 +47,10 @@ _Said = (
 
 _write = msgspec.json.Encoder().encode
 
+_TEXT_DELTA = (
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,%b%b%b}\n\n'
+)
+
 
 def write_block(type: str, members: Mapping[str, object]) -> Block:
     """The block of one event, whose type is said in a line of its own and in the data."""
@@ -55,10 +58,10 @@ def write_block(type: str, members: Mapping[str, object]) -> Block:
 
 
 class ResponseWriter:
-    """Writes one answer; `echo` are the fields of the request, which every response object repeats."""
+    """Writes one answer; every response object in it repeats the fields of the request."""
 
-    def __init__(self, answering: Answering, echo: Mapping[str, Raw] = NO_ECHO) -> None:
-        self._object = ResponseObject(answering, echo)
+    def __init__(self, answering: Answering) -> None:
+        self._object = ResponseObject(answering)
         self._suffix = answering.stream_id.removeprefix("resp_")
         self._next = 0
         self._items: list[Item] = []
@@ -67,10 +70,14 @@ class ResponseWriter:
         self._reason: FinishReason | str | None = None
         self._usage: Usage | None = None
         self._is_over = False
+        self._text_ends: tuple[bytes, bytes] | None = None  # while a part of text is open
         #: The response object of the terminal event, None before it.
         self.response: dict[str, object] | None = None
 
     def write(self, event: Event) -> list[Block]:
+        if type(event) is TextDelta and self._text_ends is not None and event.text and event.choice == 0:
+            return [self._write_text(self._text_ends, event.text)]  # nearly every event
+        self._text_ends = None
         if self._is_over:
             return []
         blocks = self._begin()
@@ -85,6 +92,8 @@ class ResponseWriter:
                 blocks += self._close_all()
         elif not isinstance(event, Started) and event.choice == 0 and self._reason is None:
             blocks += self._blocks(self._say(event))
+            if isinstance(self._open, MessageItem):
+                self._text_ends = self._open.ends_of_text()
         return blocks
 
     def end(self) -> list[Block]:
@@ -109,6 +118,13 @@ class ResponseWriter:
         blocks = self._begin()
         said = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
         return blocks + self._terminate("failed", {"error": said}, error=error_object(error))
+
+    def _write_text(self, ends: tuple[bytes, bytes], text: str) -> Block:
+        assert isinstance(self._open, MessageItem)
+        self._open.keep(text)
+        number = self._next
+        self._next += 1
+        return Block(_TEXT_DELTA % (number, ends[0], _write(text), ends[1]))
 
     def _begin(self) -> list[Block]:
         if self._next:
@@ -194,7 +210,7 @@ class ResponseWriter:
         return self._blocks(pieces)
 
     def _terminate(self, status: str, beside: Mapping[str, object] | None = None, **more: object) -> list[Block]:
-        self._is_over = True
+        self._is_over, self._text_ends = True, None
         output = [item.whole(item.status or "incomplete") for item in self._items]
         self.response = self._object.state(status, output, usage=usage_object(self._usage), **more)
         return self._blocks([Piece(status, {"response": self.response, **(beside or {})})])
