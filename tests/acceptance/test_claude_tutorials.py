@@ -20,14 +20,18 @@ def test_the_text_stream_and_the_final_message(gateway: GatewayProcess) -> None:
     assert streamed == final
     assert len(final.split()) >= 5
     assert reason == "end_turn"
-    assert all(int(count) > 5 for count in tokens.split())
+    given, said = map(int, tokens.split())
+    assert given > 0  # what llama.cpp still has of an earlier prompt is counted as read from a cache
+    assert said > 5
 
 
 def test_an_answer_in_one_piece(gateway: GatewayProcess) -> None:
     *content, reason, tokens = run_python("claude_whole.py", gateway.claude_environment()).splitlines()
     assert len(re.findall(r"[A-Z][a-z]+", "\n".join(content))) >= 5
     assert reason == "stop_reason: end_turn"
-    assert all(int(count) > 5 for count in tokens.removeprefix("tokens: ").split())
+    given, said = map(int, tokens.removeprefix("tokens: ").split())
+    assert given > 0
+    assert said > 5
 
 
 def test_the_asynchronous_client(gateway: GatewayProcess) -> None:

@@ -16,6 +16,7 @@ UPSTREAMS = ["openai-chat", "openai-responses", "anthropic-messages"]
 MODEL = "unbroken-demo"
 QUESTION = "Tell me a joke about programmers."
 WEATHER = "What's the weather in Berlin?"
+GREEDY = {"temperature": 0}  # Anthropic's SDK has no argument of its own for it any more
 PARAMETERS: Any = {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}
 
 #: The text that a client gets, streamed or whole, and the arguments of the tool that it is told to call.
@@ -56,9 +57,9 @@ def ask_messages(gateway: GatewayProcess, is_streamed: bool) -> str:
     messages: Any = [{"role": "user", "content": QUESTION}]
     with anthropic_at(gateway) as sdk:
         if not is_streamed:
-            whole = sdk.messages.create(model=MODEL, messages=messages, temperature=0, max_tokens=200)
+            whole = sdk.messages.create(model=MODEL, messages=messages, max_tokens=200, extra_body=GREEDY)
             return "".join(block.text for block in whole.content if block.type == "text")
-        with sdk.messages.stream(model=MODEL, messages=messages, temperature=0, max_tokens=200) as stream:
+        with sdk.messages.stream(model=MODEL, messages=messages, max_tokens=200, extra_body=GREEDY) as stream:
             text = "".join(stream.text_stream)
             assert text == stream.get_final_text()
             return text
@@ -93,7 +94,7 @@ def call_messages(gateway: GatewayProcess) -> Any:
     messages: Any = [{"role": "user", "content": WEATHER}]
     with (
         anthropic_at(gateway) as sdk,
-        sdk.messages.stream(model=MODEL, messages=messages, tools=tools, temperature=0, max_tokens=200) as stream,
+        sdk.messages.stream(model=MODEL, messages=messages, tools=tools, max_tokens=200, extra_body=GREEDY) as stream,
     ):
         message = stream.get_final_message()
     assert message.stop_reason == "tool_use"

@@ -20,7 +20,8 @@ def blocks(language: str) -> list[str]:
 
 def test_its_program_runs_as_it_stands(gateway: GatewayProcess, tmp_path: Path) -> None:
     for program in blocks("python"):
-        assert len(run([sys.executable, "-c", program], gateway.environment(), tmp_path).split()) >= 2
+        environment = gateway.environment() | gateway.claude_environment()
+        assert len(run([sys.executable, "-c", program], environment, tmp_path).split()) >= 2
 
 
 def test_its_configuration_is_taken(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """One answer: a request in any dialect, its producer, and the answer back to the client, whole or as a stream."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
@@ -42,22 +42,22 @@ async def send_answer(
     dialect: Dialect,
     key_name: str,
     echo: Mapping[str, Raw] | None = None,
-) -> Producer:
-    """Answers a request; gives the producer, which knows how it went. `echo` are fields that the answer repeats."""
+    on_whole: Callable[[Producer], None] | None = None,
+) -> None:
+    """Answers a request; `echo` are fields that the answer repeats, `on_whole` hears of an answer that is whole."""
     started_at = call.connection.loop.time()
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
     stream = StreamId(f"{dialect.id_prefix}{gateway.ids.new()}")
     if call.connection.is_lost:
         raise ClientLeft
-    producer = Producer(request, stream, gateway.means, dialect, call.headers, echo)
+    producer = Producer(request, stream, gateway.means, dialect, call.headers, echo, on_whole)
     gateway.producers.add(producer)
     try:
         await (_send_stream if request.stream else _send_answer)(gateway, call, producer, stream)
     finally:
         gateway.producers.discard(producer)
         gateway.book(call, request, producer, key_name, started_at)
-    return producer
 
 
 async def _send_answer(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:

@@ -193,10 +193,13 @@ class Gateway:
 
     def _route(self, call: Call) -> Handler:
         call.route = _route_of(call.path)
-        if b"anthropic-version" in call.headers or call.path.startswith("/v1/messages"):
-            call.speak(ANTHROPIC_MESSAGES)
-        elif call.path.startswith("/v1/responses"):
+        if call.path.startswith("/v1/responses"):
             call.speak(OPENAI_RESPONSES)
+        elif call.path.startswith("/v1/messages") or (
+            # The header alone decides only where both have a route, or neither has.
+            b"anthropic-version" in call.headers and not call.path.startswith("/v1/chat/")
+        ):
+            call.speak(ANTHROPIC_MESSAGES)
         if not call.route:
             message = f"There is nothing at {call.method} {call.path[:200]}."
             raise RequestRefused(ApiError(404, message, code="unknown_url"))

@@ -8,6 +8,7 @@ from unbroken.chat.error import ApiError, RequestRefused, invalid
 from unbroken.gateway.connection import ClientConnection, headers_of
 from unbroken.gateway.ids import request_id
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
+from unbroken.wire.anthropic_messages.errors import status_of
 from unbroken.wire.dialects import Dialect
 from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.sse import KEEP_ALIVE
@@ -18,8 +19,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
 
-OVERLOADED = 529  # what Anthropic's API says where others say 503
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'  # Anthropic's keep-alive; it is no block and has no offset
+MAX_TOLD = 4000  # characters of a header that tells; proxies take heads of 8 kB
 
 #: Headers of which two would let two readers of one request see two requests.
 _ONLY_ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
@@ -75,7 +76,10 @@ class Call:
     def tell_dropped(self, names: Sequence[str]) -> None:
         """Tells the client which settings the model's own dialect has no word for."""
         if names:
-            self.own_headers.append((b"unbroken-dropped", ", ".join(names).encode("ascii", "replace")))
+            told = ", ".join(names)[:MAX_TOLD]
+            # Some of them are keys of the client's own, which may hold anything.
+            printable = "".join(letter if " " <= letter <= "~" else "?" for letter in told)
+            self.own_headers.append((b"unbroken-dropped", printable.encode("ascii")))
 
     def header(self, name: bytes) -> str:
         """A request header's value, empty if it was not sent."""
@@ -138,7 +142,7 @@ class Call:
             body = self.dialect.write_error(error, self.request_id.decode())
             return self.connection.refuse(error, self.own_headers, body)
         body = self.dialect.write_error(error, self.request_id.decode())
-        status = OVERLOADED if self.dialect is ANTHROPIC_MESSAGES and error.status == 503 else error.status
+        status = status_of(error) if self.dialect is ANTHROPIC_MESSAGES else error.status
         await self.respond(status, body, JSON, *headers_of(error))
 
     async def begin_event_stream(self) -> None:

@@ -16,6 +16,7 @@ from unbroken.rules.outcome import api_error
 from unbroken.upstream.http import HttpClient, WholeResponse
 from unbroken.wire.anthropic_messages.count import COUNT_PATH, read_count, write_count
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
+from unbroken.wire.anthropic_messages.request import read_count_request
 from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.translate import translate_request
 
@@ -36,7 +37,7 @@ async def create_message(gateway: "Gateway", call: Call, key_name: str) -> None:
 async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Counts a question's tokens: exactly where the upstream can, else by its length, and then a header says so."""
     body = await call.read_json_body(gateway.settings.server.body_limit)
-    request = ANTHROPIC_MESSAGES.read_request(_with_limit(body))
+    request = read_count_request(body)
     candidates = gateway.upstreams.candidates(request.model, call.connection.loop.time())
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
@@ -55,14 +56,6 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     except UpstreamFailed as failed:
         return await call.respond_error(api_error(failed.failure))
     await call.respond_json(write_count(tokens))
-
-
-def _with_limit(body: bytes) -> bytes:
-    """The body with a `max_tokens`, which this route does not take and the checks of a message ask for."""
-    try:
-        return msgspec.json.encode({"max_tokens": 1, **_read_fields(body)})
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body  # what is wrong with it is said by the checks
 
 
 async def _count_there(upstream: Upstream, body: bytes, model: str, call: Call) -> int:

@@ -10,10 +10,12 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
+from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Block, Epoch, StreamId
 from unbroken.chat.usage import Usage
+from unbroken.gateway.account import Account, Answer
 from unbroken.gateway.attempt import StreamAttempt, why_refused, why_unreadable
 from unbroken.gateway.metrics import Metrics
 from unbroken.gateway.questions import EventCollector, Question, ask_for_events, ask_for_stream
@@ -31,29 +33,6 @@ from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.openai_chat.request import as_stream
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Account:
-    """What the log line and the metrics say of one answer."""
-
-    upstream: str = ""
-    model: str = ""
-    attempts: int = 0
-    usage: Usage | None = None
-    #: Loop time of the first piece of the answer; 0.0 if there was none.
-    first_token_at: float = 0.0
-    failure: Failure | None = None
-    #: Settings of the request that the upstream's dialect has no word for.
-    dropped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer: the body to send, and the tokens that it took."""
-
-    body: bytes
-    usage: Usage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +59,12 @@ class Producer:
         dialect: Dialect = OPENAI_CHAT,
         client_headers: Mapping[bytes, bytes] = MappingProxyType({}),
         echo: Mapping[str, Raw] | None = None,
+        on_whole: Callable[["Producer"], None] | None = None,
     ) -> None:
-        """`dialect` is the client's; of its headers only those go up that the upstream's dialect has asked for."""
+        """`dialect` is the client's; of its headers only those go up that the upstream's dialect has asked for.
+
+        `on_whole` is called when the answer is whole, before anything that comes next from any client is heard.
+        """
         self._loop = asyncio.get_running_loop()
         self._request = request
         self._stream = stream
@@ -89,6 +72,8 @@ class Producer:
         self._dialect = dialect
         self._client_headers = client_headers
         self._echo = echo or request.fields
+        self._on_whole = on_whole
+        self._fail: Callable[[ApiError], list[Block]] | None = None
         self.stream = stream
         #: The stream's terminal block, or the whole answer; None while there is none.
         self.last_block: Block | None = None
@@ -131,6 +116,7 @@ class Producer:
         self.state = next_state(next_state(self.state, Step.CONTENT), Step.FINISH)
         self.account.usage = answer.usage
         self.whole = answer.body
+        self._tell_whole()
         return answer
 
     async def write_stream(self) -> None:
@@ -234,6 +220,7 @@ class Producer:
         if upstream.is_engine:
             return await self._assemble_answer(target, upstream)
         client = await upstream.client()
+        self.account.dropped = ()
         sink = WholeResponse()
         body = self._dialect.write_request(self._request, model=target.model, ask_usage=False, more={})
         headers = upstream.headers_for(self._client_headers)
@@ -338,7 +325,7 @@ class Producer:
                 accept="text/event-stream",
                 more_headers=upstream.headers_for(self._client_headers),
             )
-            self._attempt = attempt
+            self._attempt, self._fail = attempt, question.fail
             attempt.pause(self._is_paused)
             attempt.sent(connection)
             await attempt.begun
@@ -374,6 +361,11 @@ class Producer:
         if ends:
             self.state = next_state(self.state, Step.FINISH)
             self.last_block = blocks[-1]
+            self._tell_whole()
+
+    def _tell_whole(self) -> None:
+        if self._on_whole is not None:
+            self._on_whole(self)
 
     def _note_failure(self, failure: Failure) -> None:
         self.account.failure = failure
@@ -383,9 +375,12 @@ class Producer:
     def _end_with(self, failure: Failure) -> None:
         """The terminal block of a stream that failed: the dialect's error event (law 1)."""
         self._note_failure(failure)
-        block = self._dialect.write_error_event(api_error(failure, self.account.upstream))
+        error = api_error(failure, self.account.upstream)
+        # What an attempt held back was never said: its numbers count for nothing.
+        fail = self._fail if self._has_content else None
+        blocks = fail(error) if fail else [self._dialect.write_error_event(error)]
         with suppress(LogError):  # if nobody may add to it any more, what was sent stays as it is
-            self._means.log.append(self._stream, self._epoch, [block], ends=True)
+            self._means.log.append(self._stream, self._epoch, blocks, ends=True)
 
     def _nobody_left(self) -> Failure:
         model = self._request.model

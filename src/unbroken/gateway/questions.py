@@ -1,12 +1,13 @@
 """What an upstream is asked, and who reads its answer: in the client's own dialect, or through a translation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Raw
 
-from unbroken.chat.error import RequestRefused
+from unbroken.chat.error import ApiError, RequestRefused
 from unbroken.chat.events import Event
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
@@ -15,7 +16,7 @@ from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.dialects import Answering, Dialect, Relay
 from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
-from unbroken.wire.translate import TranslatingRelay, relay_between, translate_request
+from unbroken.wire.translate import TranslatingRelay, translate_request
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect for dialect in (OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC_MESSAGES)
@@ -30,12 +31,23 @@ _read_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _SAID = Block(b"data: {}\n\n")
 
 
+@runtime_checkable
+class TellsFailure(Protocol):
+    """A relay or writer of a dialect in which the error that ends a stream depends on what was said before it."""
+
+    def fail(self, error: ApiError) -> list[Block]:
+        """The blocks that end the stream with an error."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A body for an upstream, and the relay of the stream that answers it."""
 
     body: bytes
     relay: Relay
+    #: The blocks that end a stream with an error once it has begun.
+    fail: Callable[[ApiError], list[Block]]
     #: Settings of the request that the upstream's dialect has no word for.
     dropped: tuple[str, ...] = ()
 
@@ -77,9 +89,12 @@ def ask_for_stream(
     more = {PROGRESS_QUESTION: True} if is_engine else {}
     if upstream is client:
         relay = client.relay(answering, secret=secret, ours=PROGRESS_ANSWER if is_engine else None)
-        return Question(client.write_request(request, model=model, ask_usage=ask_usage, more=more), relay)
+        body = client.write_request(request, model=model, ask_usage=ask_usage, more=more)
+        return Question(body, relay, _failing(relay, client))
     body, dropped = _translated(request, client, upstream, model, more)
-    return Question(body, relay_between(upstream, client, answering, secret=secret), dropped)
+    writer = client.event_writer(answering)
+    relay = TranslatingRelay(upstream.event_reader(), writer, choices=answering.choices, secret=secret)
+    return Question(body, relay, _failing(writer, client), dropped)
 
 
 def ask_for_events(
@@ -96,7 +111,13 @@ def ask_for_events(
     more = {PROGRESS_QUESTION: True} if is_engine else {}
     body, dropped = _translated(request, client, upstream, model, more)
     relay = TranslatingRelay(upstream.event_reader(), collector, choices=request.choices, secret=secret)
-    return Question(body, relay, dropped)
+    return Question(body, relay, _failing(collector, client), dropped)
+
+
+def _failing(speaker: object, client: Dialect) -> Callable[[ApiError], list[Block]]:
+    if isinstance(speaker, TellsFailure):
+        return speaker.fail
+    return lambda error: [client.write_error_event(error)]
 
 
 def _translated(

@@ -1,6 +1,7 @@
 """`/v1/responses`: OpenAI Responses, which a client may ask for again and go on from."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +11,7 @@ from unbroken.chat.error import RequestRefused, invalid
 from unbroken.chat.request import ChatRequest
 from unbroken.gateway.answers import send_answer
 from unbroken.gateway.call import Call
+from unbroken.gateway.produce import Producer
 from unbroken.store.responses import StoredResponse
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 from unbroken.wire.openai_responses.stored import (
@@ -22,12 +24,14 @@ from unbroken.wire.openai_responses.stored import (
     write_deleted,
     write_list,
 )
+from unbroken.wire.sse import SseReader
 
 if TYPE_CHECKING:
     from unbroken.gateway.app import Gateway
 
 MOST_LISTED = 100
 
+_LIMIT = re.compile(r"[0-9]{1,3}")
 _TRUE, _FALSE = Raw(b"true"), Raw(b"false")
 
 
@@ -45,13 +49,17 @@ async def create_response(gateway: "Gateway", call: Call, key_name: str) -> None
         message = "background is not served yet: ask without it, streaming or not."
         raise invalid(message, param="background", code="unsupported_parameter")
     asked = _with_earlier(gateway, request, key_name)
-    producer = await send_answer(gateway, call, asked, OPENAI_RESPONSES, key_name, echo=request.fields)
-    if request.fields.get("store") == _FALSE:
-        return
-    body = producer.whole or _last_response(producer.last_block)
-    if body is not None:
-        items = with_ids(input_items(asked), producer.stream)
-        gateway.responses.put(StoredResponse(producer.stream, key_name, items, body))
+    given = _checked(input_items(asked))
+
+    def keep(producer: Producer) -> None:
+        body = producer.whole or _last_response(producer.last_block)
+        if body is not None and _has_output(body):
+            # Copied: each would keep the whole body of its request.
+            items = tuple(item.copy() for item in with_ids(given, producer.stream))
+            gateway.responses.put(StoredResponse(producer.stream, key_name, items, body))
+
+    on_whole = None if request.fields.get("store") == _FALSE else keep
+    await send_answer(gateway, call, asked, OPENAI_RESPONSES, key_name, echo=request.fields, on_whole=on_whole)
 
 
 async def get_response(gateway: "Gateway", call: Call, key_name: str) -> None:
@@ -61,6 +69,9 @@ async def get_response(gateway: "Gateway", call: Call, key_name: str) -> None:
     found = gateway.responses.get(id, key_name)
     if found is None or part not in ("", "input_items"):
         raise _unknown(path)
+    if call.query.get("stream") == "true":
+        message = "A stored response cannot be streamed yet: ask for it without `stream`."
+        raise invalid(message, param="stream", code="unsupported_parameter")
     if not part:
         return await call.respond_json(found.body)
     listed = write_list(found.items, _page(call.query))
@@ -91,18 +102,40 @@ def _with_earlier(gateway: "Gateway", request: ChatRequest, key_name: str) -> Ch
 
 def _last_response(block: bytes | None) -> bytes | None:
     """The response that a stream's last event holds; None where it holds none."""
-    _, _, data = (block or b"").partition(b"data: ")
     try:
-        return bytes(_read_terminal(data).response)
+        return next((bytes(_read_terminal(event.data).response) for event in SseReader().feed(block or b"")), None)
     except msgspec.DecodeError:
         return None
 
 
+def _has_output(body: bytes) -> bool:
+    """Whether one can go on from the response: some servers leave out of the last event what they have streamed."""
+    try:
+        output_items(body)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _checked(items: Sequence[Raw]) -> Sequence[Raw]:
+    """The items, in which all is as it must be to be listed by their ids."""
+    for at, item in enumerate(items):
+        try:
+            with_ids([item], "")
+        except msgspec.ValidationError as error:
+            problem = str(error).partition(" - at ")[0]
+            raise invalid(f"Invalid value for 'input[{at}]': {problem}.", param=f"input[{at}]") from None
+    return items
+
+
 def _page(query: Mapping[str, str]) -> Page:
     limit = query.get("limit", "20")
-    if not limit.isdigit() or not 1 <= int(limit) <= MOST_LISTED:
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MOST_LISTED:
         raise invalid(f"Invalid value for 'limit': expected 1 to {MOST_LISTED}.", param="limit")
-    return Page(query.get("after"), int(limit), query.get("order", "desc") != "asc")
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise invalid("Invalid value for 'order': expected 'asc' or 'desc'.", param="order")
+    return Page(query.get("after"), int(limit), order == "desc")
 
 
 def _unknown(id: str) -> RequestRefused:

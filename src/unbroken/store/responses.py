@@ -58,6 +58,8 @@ class MemoryResponseStore:
     def put(self, response: StoredResponse) -> None:
         if response.size > self._max_bytes:
             return
+        if (former := self._responses.pop(response.id, None)) is not None:
+            self._bytes -= former.size
         self._responses[response.id] = response
         self._bytes += response.size
         while len(self._responses) > self._max_responses or self._bytes > self._max_bytes:

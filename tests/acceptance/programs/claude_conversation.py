@@ -7,4 +7,5 @@ for question in ["Hello, how are you?", "Tell me a joke about programmers.", "Li
     messages.append({"role": "user", "content": question})
     response = client.messages.create(model="claude-sonnet-5-5", max_tokens=300, messages=messages)
     messages.append({"role": "assistant", "content": response.content})
-    print(f"{response.usage.input_tokens}: {response.content[0].text!r}")
+    tokens = response.usage.input_tokens + response.usage.cache_read_input_tokens
+    print(f"{tokens}: {response.content[0].text!r}")

@@ -96,7 +96,7 @@ def wrong(path: str, problem: str) -> RequestRefused:
 
 
 def explain(problem: str, under: str = "") -> RequestRefused:
-    """Puts msgspec's words into Anthropic's; `under` is the path to what was decoded."""
+    """The refusal that says msgspec's problem in Anthropic's words; `under` is the path to what was decoded."""
     at = _PATH.search(problem)
     steps = [under, *re.findall(r"[^.\[\]]+", at["path"] if at else "")]
     path = ".".join(step for step in steps if step and step != "...")

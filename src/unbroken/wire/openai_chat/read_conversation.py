@@ -10,7 +10,7 @@ from unbroken.chat.error import RequestRefused, invalid
 from unbroken.chat.request import ChatRequest
 from unbroken.wire.openai_chat.envelope import NULL
 from unbroken.wire.openai_chat.read_messages import WireMessage, read_messages, said
-from unbroken.wire.openai_chat.request import _explain
+from unbroken.wire.openai_chat.request import explain
 
 
 class _Function(Struct, forbid_unknown_fields=True):
@@ -98,7 +98,7 @@ def read_conversation(request: ChatRequest) -> Conversation:
     try:
         body = _read(_write({name: raw for name, raw in fields.items() if name in _HANDLED}))
     except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
+        raise explain(str(error)) from None
     except RecursionError:
         raise invalid("The request body is nested too deeply to be read.") from None
     extras = {

@@ -91,9 +91,9 @@ def read_request(body: bytes) -> ChatRequest:
     except UnicodeDecodeError as error:
         raise invalid(f"The request body is not UTF-8: byte {error.start} cannot be decoded.") from None
     except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
+        raise explain(str(error)) from None
     except msgspec.DecodeError as error:
-        raise invalid(f"The request body is not valid JSON: {_syntax_problem(body, str(error))}.") from None
+        raise invalid(f"The request body is not valid JSON: {syntax_problem(body, str(error))}.") from None
     except RecursionError:
         raise invalid("The request body is nested too deeply to be read.") from None
     options = known.stream_options
@@ -131,7 +131,7 @@ def write_request(
     return _write(fields)
 
 
-def _syntax_problem(body: bytes, problem: str) -> str:
+def syntax_problem(body: bytes, problem: str) -> str:
     """msgspec's words for JSON that it could not parse, in the caller's."""
     if not body.strip():
         return "it is empty"
@@ -140,7 +140,7 @@ def _syntax_problem(body: bytes, problem: str) -> str:
     return "it ends too early" if problem == "Input data was truncated" else problem.removeprefix("JSON is malformed: ")
 
 
-def _explain(problem: str) -> RequestRefused:
+def explain(problem: str) -> RequestRefused:
     """Puts msgspec's words into the caller's: the field, what was found, what was expected."""
     at = _PATH.search(problem)
     path = at["path"] if at else ""

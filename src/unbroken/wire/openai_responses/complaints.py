@@ -10,8 +10,8 @@ from unbroken.wire.openai_chat import request as other
 
 T = TypeVar("T")
 
-explain = other._explain
-syntax_problem = other._syntax_problem
+explain = other.explain
+syntax_problem = other.syntax_problem
 
 
 def read_as(decoder: msgspec.json.Decoder[T], raw: Raw, where: str) -> T:
