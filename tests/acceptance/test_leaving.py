@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
 from tests.acceptance.processes import PROGRAMS, EngineAlone, GatewayProcess, engine_alone, gateway_process, wait_for
@@ -101,3 +102,34 @@ def test_one_who_comes_after_is_answered_at_once(before_it: GatewayProcess) -> N
                 model="counter", messages=[{"role": "user", "content": ENDLESS}], stream=True
             ) as stream:
                 assert "".join(next(iter(stream)).choices[0].delta.content or "" for _ in range(3)) == " 1 2"
+
+
+def test_who_leaves_a_translated_stream_stops_the_model(before_it: GatewayProcess, counting: EngineAlone) -> None:
+    messages: Any = [{"role": "user", "content": ENDLESS}]
+    with (
+        Anthropic(base_url=before_it.address, api_key="none", max_retries=0) as claude,
+        claude.messages.stream(model="counter", max_tokens=16000, messages=messages) as stream,
+    ):
+        assert next(iter(stream.text_stream))
+    wait_until_all_is_still(before_it, counting)
+    with OpenAI(base_url=before_it.base_url, api_key="none", max_retries=0) as client:
+        with client.responses.create(model="counter", input=ENDLESS, stream=True) as events:
+            assert next(event for event in events if event.type == "response.output_text.delta")
+        wait_until_all_is_still(before_it, counting)
+
+
+def test_who_leaves_a_translated_answer_in_one_piece_stops_the_model(
+    before_it: GatewayProcess, counting: EngineAlone
+) -> None:
+    async def leave() -> None:
+        async with AsyncAnthropic(base_url=before_it.address, api_key="none", max_retries=0, timeout=60) as claude:
+            messages: Any = [{"role": "user", "content": ENDLESS}]
+            asked = asyncio.create_task(claude.messages.create(model="counter", max_tokens=16000, messages=messages))
+            while counting.is_idle():
+                await asyncio.sleep(0)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+
+    asyncio.run(leave())
+    wait_until_all_is_still(before_it, counting)

@@ -276,6 +276,19 @@ async def test_settings_without_a_word_are_told_in_a_header(
     assert "unbroken-dropped" not in response.headers
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_name_of_the_clients_own_cannot_break_the_header(
+    serve, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    gateway = await serve(upstream)
+    named = {"odd\r\nx-injected: yes\u2028": 1, "x" * 10_000: 1}
+    response = await ask(gateway, stream=stream, output_config=named)
+    assert response.status_code == 200, response.text
+    assert "x-injected" not in response.headers
+    assert response.headers["unbroken-dropped"].startswith("output_config.odd??x-injected: yes?")
+    assert len(response.headers["unbroken-dropped"]) <= 4000
+
+
 async def test_nothing_is_dropped_on_the_diagonal(serve, claude: ScriptedUpstream) -> None:
     gateway = await serve(speaking(claude))
     claude.script(whole(ANTHROPIC_MESSAGES, [START, TextDelta("Hi"), STOP]))

@@ -18,6 +18,7 @@ from unbroken.upstream.scripted import (
     insert_after,
     rate_limited,
     text,
+    with_headers,
 )
 
 pytestmark = pytest.mark.anyio
@@ -183,3 +184,12 @@ async def test_a_large_request_holds_up_no_stream_for_good(serve, upstream: Scri
         assert upstream.requests[-1].json()["messages"][0]["content"] == large
         gate.open()
         assert (await reading.read_to_end()).is_done
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_upstreams_rate_limits_are_told_to_a_client_of_its_dialect(serve, upstream, stream: bool) -> None:
+    upstream.always(text("one two") | with_headers({"x-ratelimit-remaining-requests": "59", "x-internal": "no"}))
+    gateway = await serve(upstream)
+    answer = await (gateway.stream() if stream else gateway.ask())
+    assert answer.headers["x-ratelimit-remaining-requests"] == "59"
+    assert "x-internal" not in answer.headers

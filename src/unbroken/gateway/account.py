@@ -19,6 +19,8 @@ class Account:
     failure: Failure | None = None
     #: Settings of the request that the upstream's dialect has no word for.
     dropped: tuple[str, ...] = ()
+    #: The upstream's rate-limit headers, where the client's dialect is the same.
+    limits: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

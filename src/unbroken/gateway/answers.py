@@ -67,7 +67,7 @@ async def _send_answer(gateway: "Gateway", call: Call, producer: Producer, strea
     except UpstreamFailed as failed:
         await _refuse(call, producer, failed.failure)
     else:
-        call.tell_dropped(producer.account.dropped)
+        call.tell_of(producer.account.dropped, producer.account.limits)
         await call.respond_json(answer.body)
 
 
@@ -89,7 +89,7 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
             await production
             assert producer.account.failure is not None
             return await _refuse(call, producer, producer.account.failure)
-        call.tell_dropped(producer.account.dropped)
+        call.tell_of(producer.account.dropped, producer.account.limits)
         await call.begin_event_stream()
         follower = StreamFollower(
             call.connection,

@@ -66,7 +66,8 @@ class StreamAttempt:
         self._is_paused = False
         self._is_over = False
         self._status = 0
-        self._headers: Headers = ()
+        #: The response's headers, names in lower case.
+        self.headers: Headers = ()
         self._waits_for = Fault.HEADERS_TIMEOUT
         self._last = 0.0  # when the upstream last gave a sign of life, or was asked
         self._timer: asyncio.TimerHandle | None = None
@@ -89,7 +90,7 @@ class StreamAttempt:
     # ResponseSink
 
     def head(self, status: int, headers: Headers) -> None:
-        self._status, self._headers = status, headers
+        self._status, self.headers = status, headers
         if status != 200:
             self._error = WholeResponse(MAX_ERROR_BYTES)
             self._error.head(status, headers)
@@ -239,7 +240,7 @@ class StreamAttempt:
     def _fail_with_response(self, response: WholeResponse) -> None:
         response.end()
         body = b"" if response.complete.exception() else response.complete.result()[1]
-        self._fail(why_refused(self._status, self._headers, body, self._read_error, secret=self._secret))
+        self._fail(why_refused(self._status, self.headers, body, self._read_error, secret=self._secret))
 
     def _arm(self, at: float) -> None:
         self._disarm()

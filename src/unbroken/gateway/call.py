@@ -1,6 +1,6 @@
 """One HTTP call from a client: its request, and the response that is given to it."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -73,10 +73,11 @@ class Call:
         if dialect is ANTHROPIC_MESSAGES:
             self.own_headers.append((b"request-id", self.request_id))
 
-    def tell_dropped(self, names: Sequence[str]) -> None:
-        """Tells the client which settings the model's own dialect has no word for."""
-        if names:
-            told = ", ".join(names)[:MAX_TOLD]
+    def tell_of(self, dropped: Sequence[str], limits: Iterable[tuple[bytes, bytes]]) -> None:
+        """Tells the client which settings the model's own dialect has no word for, and what limits it is under."""
+        self.own_headers += limits
+        if dropped:
+            told = ", ".join(dropped)[:MAX_TOLD]
             # Some of them are keys of the client's own, which may hold anything.
             printable = "".join(letter if " " <= letter <= "~" else "?" for letter in told)
             self.own_headers.append((b"unbroken-dropped", printable.encode("ascii")))

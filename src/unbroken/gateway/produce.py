@@ -18,7 +18,7 @@ from unbroken.chat.usage import Usage
 from unbroken.gateway.account import Account, Answer
 from unbroken.gateway.attempt import StreamAttempt, why_refused, why_unreadable
 from unbroken.gateway.metrics import Metrics
-from unbroken.gateway.questions import EventCollector, Question, ask_for_events, ask_for_stream
+from unbroken.gateway.questions import EventCollector, Question, ask_for_events, ask_for_stream, rate_limits
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.outcome import api_error
@@ -235,6 +235,7 @@ class Producer:
             raise UpstreamFailed(why_refused(status, sink.headers, answer, read_error, secret=upstream.secret))
         if (unreadable := why_unreadable(sink.headers, "")) is not None:
             raise UpstreamFailed(unreadable)
+        self.account.limits = rate_limits(sink.headers, self._dialect, upstream.dialect)
         relayed, usage = self._dialect.relay_answer(answer, self._answering(target), secret=upstream.secret)
         return Answer(relayed, usage)
 
@@ -329,6 +330,7 @@ class Producer:
             attempt.pause(self._is_paused)
             attempt.sent(connection)
             await attempt.begun
+            self.account.limits = rate_limits(attempt.headers, self._dialect, upstream.dialect)
         except BaseException:
             attempt.abandon()
             self._attempt = None

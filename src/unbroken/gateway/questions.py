@@ -1,6 +1,6 @@
 """What an upstream is asked, and who reads its answer: in the client's own dialect, or through a translation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +21,10 @@ from unbroken.wire.translate import TranslatingRelay, translate_request
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect for dialect in (OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC_MESSAGES)
 }
+
+RATE_LIMIT_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
+
+Headers = tuple[tuple[bytes, bytes], ...]
 
 MAX_EVENTS = 1_000_000  # of one answer that is gathered whole; a token is one
 
@@ -50,6 +54,13 @@ class Question:
     fail: Callable[[ApiError], list[Block]]
     #: Settings of the request that the upstream's dialect has no word for.
     dropped: tuple[str, ...] = ()
+
+
+def rate_limits(headers: Sequence[tuple[bytes, bytes]], client: Dialect, upstream: Dialect) -> Headers:
+    """An upstream's rate-limit headers, for a client that knows them by these names; none for any other."""
+    if upstream is not client:
+        return ()
+    return tuple((name, value) for name, value in headers if name.startswith(RATE_LIMIT_PREFIXES))
 
 
 class EventCollector:

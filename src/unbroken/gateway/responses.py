@@ -121,7 +121,7 @@ def _checked(items: Sequence[Raw]) -> Sequence[Raw]:
     """The items, in which all is as it must be to be listed by their ids."""
     for at, item in enumerate(items):
         try:
-            with_ids([item], "")
+            write_list(with_ids([item], ""), Page())
         except msgspec.ValidationError as error:
             problem = str(error).partition(" - at ")[0]
             raise invalid(f"Invalid value for 'input[{at}]': {problem}.", param=f"input[{at}]") from None
