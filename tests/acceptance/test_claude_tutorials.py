@@ -56,6 +56,12 @@ def test_a_tool_and_the_answer_from_its_result(gateway: GatewayProcess) -> None:
     assert len(answer.removeprefix("answer:").split()) >= 3
 
 
+def test_the_tool_runner_of_the_sdk(gateway: GatewayProcess) -> None:
+    asked, *answer = run_python("claude_tool_runner.py", gateway.claude_environment()).splitlines()
+    assert "Berlin" in asked.removeprefix("asked for: ")
+    assert len(" ".join(answer).removeprefix("answer:").split()) >= 3
+
+
 def test_a_conversation_grows_turn_by_turn(gateway: GatewayProcess) -> None:
     turns = run_python("claude_conversation.py", gateway.claude_environment()).splitlines()
     input_tokens = [int(turn.partition(":")[0]) for turn in turns]

@@ -43,8 +43,10 @@ def test_a_tool_call_by_index(gateway: GatewayProcess) -> None:
     assert call["finishReason"] == "tool_calls"
 
 
-def test_the_tool_runner_of_the_sdk(gateway: GatewayProcess) -> None:
-    asked, _, answer = run(node("run_tools.mjs"), gateway.environment()).partition("\n")
+@pytest.mark.parametrize("program", ["run_tools.mjs", "claude_run_tools.mjs"])
+def test_the_tool_runner_of_the_sdk(gateway: GatewayProcess, program: str) -> None:
+    environment = gateway.environment() | gateway.claude_environment()
+    asked, _, answer = run(node(program), environment).partition("\n")
     assert "Berlin" in asked
     assert len(answer.removeprefix("answer:").split()) >= 3
 

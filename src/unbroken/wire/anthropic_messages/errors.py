@@ -17,6 +17,9 @@ MAX_MESSAGE = 2000  # characters of an upstream's message that we hand on
 
 _MAX_LOOKED_AT = 16 * MAX_MESSAGE
 
+NO_THREADS = "thread_unsupported_request"
+"""The API's code for a conversation that cannot be kept; its SDKs look for it and send the whole one."""
+
 _write = msgspec.json.Encoder().encode
 
 #: The dialect's word for each status; other statuses have the word of their hundred.
@@ -86,11 +89,14 @@ def status_of(error: ApiError) -> int:
     return 529 if error.status == 503 else error.status
 
 
-def _inner(error: ApiError) -> dict[str, str]:
+def _inner(error: ApiError) -> dict[str, Any]:
     # The envelope has no place for the parameter: its messages begin with it.
     names_it = error.param is None or error.param in error.message
     message = error.message if names_it else f"{error.param}: {error.message}"
-    return {"type": _type_of(error), "message": message}
+    inner: dict[str, Any] = {"type": _type_of(error), "message": message}
+    if error.code == NO_THREADS:
+        inner["details"] = {"error_code": NO_THREADS, "unsupported": []}
+    return inner
 
 
 def _type_of(error: ApiError) -> str:

@@ -10,6 +10,7 @@ from msgspec import Meta, Raw, Struct
 
 from unbroken.chat.error import RequestRefused, invalid
 from unbroken.chat.request import ChatRequest
+from unbroken.wire.anthropic_messages.errors import NO_THREADS
 from unbroken.wire.openai_chat.surrogates import has_halves
 
 _Text = Annotated[str, Meta(min_length=1)]
@@ -48,6 +49,8 @@ _read_question = msgspec.json.Decoder(_Question).decode
 _read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _write = msgspec.json.Encoder().encode
 
+_NULL = Raw(b"null")
+
 _WRONG_TYPE = re.compile(r"Expected `(?P<expected>.+?)`, got `(?P<found>.+?)`")
 _TOO_SHORT = re.compile(r"Expected `(?P<type>str|array)` of length >= 1")
 _OUT_OF_BOUNDS = re.compile(r"Expected `(?:int|float)` (?P<relation>>=|<=) (?P<bound>[\d.]+)")
@@ -71,6 +74,10 @@ def read_request(body: bytes) -> ChatRequest:
         RequestRefused: 400 that names the field, what was found and what was expected, as Anthropic words it.
     """
     fields, known = _read(body, _read_body)
+    if fields.get("thread", _NULL) != _NULL:
+        # A provider keeps it under its own message's id, which no client of ours has seen. The SDKs go on without.
+        problem = "thread: conversations are not kept here; send all messages"
+        raise invalid(problem, param="thread", code=NO_THREADS)
     return ChatRequest(known.model, known.stream is True, include_usage=True, choices=1, fields=fields)
 
 
