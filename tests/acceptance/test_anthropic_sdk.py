@@ -114,6 +114,13 @@ def test_a_prompt_that_is_longer_than_the_model_s_context(claude: Anthropic) -> 
         claude.messages.create(model=MODEL, max_tokens=8, messages=long, stream=True)
 
 
+def test_a_conversation_that_we_should_keep_is_refused_as_the_sdk_knows_it(claude: Anthropic) -> None:
+    with pytest.raises(anthropic.BadRequestError) as raised:
+        claude.beta.messages.create(model=MODEL, max_tokens=8, messages=HELLO, thread={"type": "create"})
+    assert isinstance(raised.value.body, dict)
+    assert raised.value.body["error"]["details"]["error_code"] == "thread_unsupported_request"
+
+
 @pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
 def test_a_header_of_this_dialect_does_not_change_what_other_routes_speak(gateway: GatewayProcess, path: str) -> None:
     asked = {"model": "nobody-99", "messages": HELLO, "input": "Hello"}
