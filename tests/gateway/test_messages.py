@@ -32,6 +32,7 @@ from unbroken.upstream.scripted import (
     hold_after,
     rate_limited,
     text,
+    with_headers,
 )
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.dialects import Answering, Dialect
@@ -199,6 +200,25 @@ async def test_an_upstream_that_is_left_alone_is_529(serve, upstream: ScriptedUp
     upstream.always(error(500, "broken"))
     await ask(gateway)
     check_error(await ask(gateway), 529, "overloaded_error")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_upstreams_own_rate_limits_are_told(serve, claude: ScriptedUpstream, stream: bool) -> None:
+    """H9"""
+    events = [START, TextDelta("one"), STOP]
+    limits = with_headers({"anthropic-ratelimit-requests-remaining": "59", "x-internal": "no"})
+    claude.script((streamed if stream else whole)(ANTHROPIC_MESSAGES, events) | limits)
+    response = await ask(await serve(speaking(claude)), stream=stream)
+    assert response.headers["anthropic-ratelimit-requests-remaining"] == "59"
+    assert "x-internal" not in response.headers
+
+
+async def test_another_dialects_rate_limits_are_not(serve, upstream: ScriptedUpstream) -> None:
+    """H9"""
+    upstream.script(text("one") | with_headers({"x-ratelimit-remaining-requests": "59"}))
+    response = await ask(await serve(upstream))
+    assert response.status_code == 200
+    assert "x-ratelimit-remaining-requests" not in response.headers
 
 
 @pytest.mark.parametrize("stream", [True, False])
