@@ -24,6 +24,7 @@ EXPECTED = {
     Fault.MODEL_NOT_FOUND: 404,
     Fault.CONTEXT_LENGTH: 400,
     Fault.CONTENT_POLICY: 400,
+    Fault.UNTRANSLATABLE: 400,
     Fault.BAD_REQUEST: 400,
     Fault.ERROR_EVENT: 502,
     Fault.CUT: 502,

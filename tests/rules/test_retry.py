@@ -46,6 +46,7 @@ FIRST_VERDICTS: dict[Fault, tuple[Verdict, Verdict, Verdict, Verdict]] = {
     Fault.CONTEXT_LENGTH: (NEXT, STOP, STOP, STOP),
     Fault.CONTENT_POLICY: (STOP, STOP, STOP, STOP),
     Fault.BAD_REQUEST: (STOP, STOP, STOP, STOP),
+    Fault.UNTRANSLATABLE: (NEXT, STOP, STOP, STOP),
     Fault.ERROR_EVENT: (NEXT, AGAIN, STOP, STOP),
     Fault.CUT: (AGAIN, AGAIN, RetryAfter(0.5), STOP),
     Fault.MALFORMED: (NEXT, AGAIN, STOP, STOP),
