@@ -259,3 +259,14 @@ async def test_a_model_name_cannot_inject_a_header_or_an_event(serve, upstream: 
     assert error.status == 404
     assert "x-injected" not in error.headers
     assert "x-injected" not in (await gateway.client.get(f"http://127.0.0.1:{gateway.port}/metrics")).headers
+
+
+async def test_a_read_of_two_events_after_one_of_one_loses_nothing(serve, upstream) -> None:
+    """The shortcut for a read that holds one piece of text takes no other read for one (FAULTS 18)."""
+    words = ["one ", "two\\n", 'th"ree', "\n\n", "data: [DONE]", "", "€ 🌍", "last"]
+    for change in (all_at_once(), in_pieces_of(7), split_writes(11), with_comments("x")):
+        upstream.script(text(words) | change)
+        upstream.script(text(words))
+    gateway = await serve(upstream)
+    for _ in range(8):
+        assert (await gateway.stream()).text == "".join(words)

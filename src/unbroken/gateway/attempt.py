@@ -57,7 +57,8 @@ class StreamAttempt:
         self._secret = secret
         self._tells_progress = tells_progress
         self._read_error = read_error
-        self._read = SseReader().feed
+        self._reader = SseReader()
+        self._read = self._reader.feed
         self._relay = relay.feed
         self._held: list[Block] = []
         self._held_bytes = 0
@@ -106,6 +107,10 @@ class StreamAttempt:
             return self._error.data(data)
         failure = None
         blocks: list[Block] = []
+        shortcut = self.relay.shortcut
+        if shortcut is not None and self._reader.is_between and (block := shortcut(data)) is not None:
+            self.relay.deltas += 1
+            return self._pass_on([block])
         try:
             events = self._read(data)
             if len(events) == 1:
@@ -119,17 +124,20 @@ class StreamAttempt:
             failure = Failure(Fault.TOO_LARGE, str(error))
         progress = self.relay.progress
         if blocks:
-            now = self._time()
             if self.first_token_at:
-                self._gaps[bisect_right(GAP_BOUNDS, now - self._last)] += 1
-                self._last = now
-                self._on_blocks(blocks, progress is _ENDED)
+                self._pass_on(blocks, progress is _ENDED)
             else:
-                failure = self._hold(blocks, now) or failure
+                failure = self._hold(blocks, self._time()) or failure
         elif self._tells_progress:
             self._last = self._time()
         if progress is not _OPEN or failure is not None:
             self._settle(progress, failure)
+
+    def _pass_on(self, blocks: list[Block], ends: bool = False) -> None:
+        now = self._time()
+        self._gaps[bisect_right(GAP_BOUNDS, now - self._last)] += 1
+        self._last = now
+        self._on_blocks(blocks, ends)
 
     def _settle(self, progress: Progress, failure: Failure | None) -> None:
         """What follows from a read beside its blocks: a failure, the end, or the wait for it."""

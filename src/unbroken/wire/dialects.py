@@ -5,7 +5,7 @@ events are read into words (`EventReader`) and written in the client's (`EventWr
 `Relay` of the two.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,6 +30,14 @@ class Relay(Protocol):
     #: Chunks that carried a piece of the answer.
     deltas: int
     ignored: int
+
+    @property
+    def shortcut(self) -> Callable[[bytes], Block | None] | None:
+        """Gives the block for a read that holds just one event which only adds text; None for any other.
+
+        It must be given only what comes between two events; who uses it adds to `deltas`.
+        """
+        ...
 
     def feed(self, event: SseEvent) -> list[Block]:
         """The blocks of one event; raises UpstreamFailed for an error, for what is not the dialect, for a cut."""

@@ -47,7 +47,8 @@ class SseReader:
         self._data: list[bytes] = []  # the data lines of the event that has not ended yet
         self._data_size = 0
         self._begun = False
-        self._between = False  # begun, and nothing is held over from what was fed before
+        #: Whether the stream has begun and nothing is held over from what was fed before.
+        self.is_between = False
         self._too_large = False
 
     def feed(self, data: bytes) -> list[SseEvent]:
@@ -58,7 +59,7 @@ class SseReader:
                 were complete before it are given first: then it is raised by the feed that follows.
         """
         if (
-            self._between
+            self.is_between
             and data.startswith(b"data: ")
             and data.find(b"\n") == (end := len(data) - 2)
             and data[-1] == 10
@@ -68,10 +69,10 @@ class SseReader:
             return [_new_tuple(SseEvent, (b"", data[6:end]))]  # nearly every read of a live stream
         self._check_size()
         events: list[SseEvent] = []
-        if not self._between and (end := data.find(b"\n\n") + 2) > 1:
+        if not self.is_between and (end := data.find(b"\n\n") + 2) > 1:
             self._feed_lines(data[:end], events)  # the rest of what was held over
             data = data[end:]
-        if self._between and (end := data.rfind(b"\n\n")) >= 0 and _read_plain(data[:end], self._limit, events):
+        if self.is_between and (end := data.rfind(b"\n\n")) >= 0 and _read_plain(data[:end], self._limit, events):
             data = data[end + 2 :]
         if data:
             self._feed_lines(data, events)
@@ -103,9 +104,9 @@ class SseReader:
             self._too_large |= self._line_size + self._data_size > self._limit
         elif lines:
             self._after_cr = data.endswith(b"\r")
-        self._between = self._begun and not (self._line_size or self._data_size or self._type or self._after_cr)
+        self.is_between = self._begun and not (self._line_size or self._data_size or self._type or self._after_cr)
         if self._too_large:
-            self._line, self._data, self._between = [], [], False
+            self._line, self._data, self.is_between = [], [], False
 
     def _read_line(self, line: bytes, events: list[SseEvent]) -> None:
         if self._line:

@@ -60,6 +60,8 @@ _OPEN, _ENDED = Progress.OPEN, Progress.ENDED
 class TranslatingRelay:
     """A `Relay` between two dialects; a failure is told as the diagonal's relays tell it."""
 
+    shortcut = None
+
     def __init__(self, reader: EventReader, writer: EventWriter, *, choices: int = 1, secret: str = "") -> None:
         self.progress = Progress.WAITING
         self.usage: Usage | None = None

@@ -49,6 +49,8 @@ class MessageRelay:
     Events with a top-level member `ours` answer a question that only we have asked, and go no further.
     """
 
+    shortcut = None
+
     def __init__(self, stream_id: str, model: str, *, secret: str = "", ours: str | None = None) -> None:
         self.progress = Progress.WAITING
         self.usage: Usage | None = None

@@ -73,6 +73,7 @@ class ChunkRelay:
         self._usage_chunk: bytes | None = None
         self._failure: Failure | None = None
         self._fill: Fill | None = None
+        self.shortcut: Fill | None = None
         self._pass: Pass | None = None
         self._open: set[int] = set()  # choices to which plain chunks may add
         self._learned_at = self._learn_at = 0  # counted in deltas
@@ -127,7 +128,7 @@ class ChunkRelay:
 
     def _fail(self, failure: Failure) -> Failure:
         # The progress stays what it was: it tells whether another upstream may be asked.
-        self._failure, self._fill, self._pass = failure, None, None
+        self._failure, self._fill, self._pass, self.shortcut = failure, None, None, None
         return failure
 
     def _done(self) -> list[Block]:
@@ -231,7 +232,7 @@ class ChunkRelay:
                 self._learn_text(data, blocks[0])
                 self._pass = learn_envelope(data, fields, blocks[0])
         else:
-            self._fill = None  # what the next chunk means may have changed
+            self._fill = self.shortcut = None  # what the next chunk means may have changed
         return blocks
 
     def _learn_text(self, data: bytes, block: Block) -> None:
@@ -239,3 +240,4 @@ class ChunkRelay:
         self._learn_after = LEARN_AFTER if was_of_use else min(2 * self._learn_after, MAX_LEARN_AFTER)
         self._learned_at, self._learn_at, self._missed = self.deltas, self.deltas + self._learn_after, 0
         self._fill = learn_template(data, block)
+        self.shortcut = learn_template(write_data(data), block) if self._fill and b"\n" not in data else None

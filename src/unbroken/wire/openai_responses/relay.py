@@ -69,6 +69,8 @@ class ResponseRelay:
     Events with a top-level member `ours` answer a question that only we have asked, and go no further.
     """
 
+    shortcut = None
+
     def __init__(self, answering: Answering, *, secret: str = "", ours: str | None = None) -> None:
         self.progress = Progress.WAITING
         self.usage: Usage | None = None
