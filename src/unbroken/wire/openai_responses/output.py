@@ -1,5 +1,6 @@
 """The items of an answer's output while they are being written: what they say so far, and how they say it."""
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ _write = msgspec.json.Encoder().encode
 _read_citation = msgspec.json.Decoder().decode
 
 
-class Item:
+class Item(ABC):
     """One item of the output, at its `place`."""
 
     def __init__(self, id: str, place: int) -> None:
@@ -25,13 +26,13 @@ class Item:
         #: How it ended; None while it is being said.
         self.status: str | None = None
 
+    @abstractmethod
     def whole(self, status: str) -> dict[str, object]:
         """The item with all that it says so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, pieces: list[Piece]) -> None:
         """Adds the events that close what is open inside."""
-        raise NotImplementedError
 
     def _piece(self, type: str, **members: object) -> Piece:
         return Piece(type, {"item_id": self.id, "output_index": self.place, **members})
