@@ -1,29 +1,75 @@
 """The logs that the contract suite runs over: a new implementation needs one entry in `LOGS`, and no new test."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from unbroken.store.log import MAX_STREAM_BYTES, StreamLog
+from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
+from unbroken.store.durable import DurableStreamLog
+from unbroken.store.log import MAX_STREAM_BYTES, Follower, OnLost, StreamLog, say_nothing
 from unbroken.store.memory import MemoryStreamLog
+from unbroken.store.sqlite import SqliteStorage
+
+Result = TypeVar("Result")
 
 
 @dataclass
 class LogUnderTest:
-    """A log, and what a test needs to know of it.
+    """A log on a loop of its own, without the awaiting: the suite and its model say what happens in which order.
 
-    The suite is synchronous: an implementation that lives on an event loop brings the loop, and turns it in `settle`.
+    `append` is as in the log; what it appends is committed and delivered when `settle` returns.
     """
 
     log: StreamLog
     #: What followers have raised, as the log told it.
     errors: list[Exception] = field(default_factory=list)
-    #: Waits until what has been appended is committed and delivered.
-    settle: Callable[[], None] = lambda: None
-    #: Ends the log and removes what it wrote.
-    close: Callable[[], None] = lambda: None
+    #: Whether blocks that a follower has had can be dropped.
+    may_drop: bool = False
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
+    surroundings: ExitStack = field(default_factory=ExitStack)
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self.runner.run(work)
+
+    def settle(self) -> None:
+        """Waits until what has been appended is committed and delivered."""
+
+        async def settle() -> None:
+            if isinstance(self.log, DurableStreamLog):
+                await self.log.settle()
+            await asyncio.sleep(0)  # what was promised for the next turn of the loop
+
+        self.run(settle())
+
+    def close(self) -> None:
+        """Ends the log and removes what it wrote."""
+        if isinstance(self.log, DurableStreamLog):
+            self.run(self.log.close())
+        self.runner.close()
+        self.surroundings.close()
+
+    def create(self, stream: StreamId, *, keep: bool, on_lost: OnLost = say_nothing) -> Epoch:
+        return self.run(self.log.create(stream, keep=keep, on_lost=on_lost))
+
+    def claim(self, stream: StreamId, *, on_lost: OnLost = say_nothing) -> Epoch:
+        return self.run(self.log.claim(stream, on_lost=on_lost))
+
+    def append(self, stream: StreamId, epoch: Epoch, blocks: Sequence[Block], *, ends: bool = False) -> None:
+        self.log.append(stream, epoch, blocks, ends=ends)
+
+    def read(self, stream: StreamId, after: Offset) -> list[Entry]:
+        return self.run(self.log.read(stream, after))
+
+    def follow(self, stream: StreamId, after: Offset, follower: Follower) -> Callable[[], None]:
+        return self.run(self.log.follow(stream, after, follower))
+
+    def forget(self, stream: StreamId) -> None:
+        self.run(self.log.forget(stream))
 
 
 class LogFactory(Protocol):
@@ -32,10 +78,35 @@ class LogFactory(Protocol):
 
 def _memory(*, max_stream_bytes: int = MAX_STREAM_BYTES) -> LogUnderTest:
     errors: list[Exception] = []
-    return LogUnderTest(MemoryStreamLog(max_stream_bytes, on_follower_error=errors.append), errors)
+    return LogUnderTest(MemoryStreamLog(max_stream_bytes, on_follower_error=errors.append), errors, may_drop=True)
 
 
-LOGS: dict[str, LogFactory] = {"memory": _memory}
+def _sqlite(*, max_stream_bytes: int = MAX_STREAM_BYTES) -> LogUnderTest:
+    surroundings = ExitStack()
+    folder = surroundings.enter_context(tempfile.TemporaryDirectory())
+    return _durable(SqliteStorage(f"{folder}/streams.db"), max_stream_bytes, surroundings)
+
+
+def _valkey(*, max_stream_bytes: int = MAX_STREAM_BYTES) -> LogUnderTest:
+    from tests.store.valkey_server import skip_without_server, valkey_url
+    from unbroken.store.valkey import ValkeyStorage
+
+    skip_without_server()
+    surroundings = ExitStack()
+    url = surroundings.enter_context(valkey_url())
+    storage = ValkeyStorage(url, lease=3600.0, retention=3600.0, max_live_bytes=1 << 30)
+    return _durable(storage, max_stream_bytes, surroundings)
+
+
+def _durable(storage: Any, max_stream_bytes: int, surroundings: ExitStack) -> LogUnderTest:
+    errors: list[Exception] = []
+    log = DurableStreamLog(storage, max_stream_bytes=max_stream_bytes, on_follower_error=errors.append)
+    made = LogUnderTest(log, errors, surroundings=surroundings)
+    made.run(log.start())
+    return made
+
+
+LOGS: dict[str, LogFactory] = {"memory": _memory, "sqlite": _sqlite, "valkey": _valkey}
 
 
 @pytest.fixture(params=LOGS)
@@ -45,14 +116,16 @@ def new_log(request: pytest.FixtureRequest) -> LogFactory:
 
 
 @pytest.fixture
-def made(new_log: LogFactory) -> Iterator[LogUnderTest]:
-    """One log and its surroundings."""
+def log(new_log: LogFactory) -> Iterator[LogUnderTest]:
+    """One log."""
     made = new_log()
     yield made
     made.close()
 
 
 @pytest.fixture
-def log(made: LogUnderTest) -> StreamLog:
-    """One log."""
-    return made.log
+def dropping_log() -> Iterator[LogUnderTest]:
+    """One that can drop what a follower has had."""
+    made = _memory()
+    yield made
+    made.close()

@@ -100,7 +100,7 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
             keep_alive=call.keep_alive,
         )
         try:
-            unfollow = gateway.log.follow(stream, Offset(0), follower.feed)
+            unfollow = await gateway.log.follow(stream, Offset(0), follower.feed)
             ending = await follower.ended
             unfollow()
         finally:
@@ -115,7 +115,7 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
         if not production.done():
             producer.stop(LEFT)
             await production
-        gateway.log.forget(stream)
+        await gateway.log.forget(stream)
 
 
 async def _wait_until_begun(producer: Producer, patience: float) -> None:

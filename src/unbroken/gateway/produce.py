@@ -122,7 +122,7 @@ class Producer:
     async def write_stream(self) -> None:
         """Writes the log of the stream to its end; a failure becomes its terminal block."""
         limit = self._begin()
-        self._epoch = self._means.log.create(self._stream, keep=False)
+        self._epoch = await self._means.log.create(self._stream, keep=False)
         try:
             attempt, upstream = await self._first_to(self._ask_for_stream)
             await self._see_through(attempt, upstream)

@@ -12,7 +12,7 @@ from unbroken.settings.tree import Settings
 
 PREFIX = "UNBROKEN_"
 #: The tables whose settings can be given by the environment: those that there is one of.
-SECTIONS = ("server", "keep_alive", "timeouts", "retries", "log")
+SECTIONS = ("server", "keep_alive", "timeouts", "retries", "store", "log")
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,4 +146,5 @@ def _with_secrets(settings: Settings, environment: Mapping[str, str]) -> Setting
         )
         for upstream in settings.upstream
     )
-    return msgspec.structs.replace(settings, keys=keys, upstream=upstreams)
+    store = msgspec.structs.replace(settings.store, streams=resolve(settings.store.streams, "store.streams"))
+    return msgspec.structs.replace(settings, keys=keys, upstream=upstreams, store=store)

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from unbroken.settings.engine import EngineOptions
 from unbroken.settings.explain import suggestion
-from unbroken.settings.tree import RouteSettings, Settings, UpstreamSettings
+from unbroken.settings.tree import RouteSettings, Settings, StoreSettings, UpstreamSettings
 
+STORES = ("sqlite", "memory", "redis", "rediss", "valkey", "valkeys", "unix")
 SHORTEST_KEY = 8  # characters; what is shorter is guessed
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -21,12 +22,15 @@ def objections(settings: Settings, given: Mapping[str, Any]) -> Iterator[str]:
     """What does not make sense; `given` is what was set at all, for a default is nobody's contradiction."""
     yield from _limits(settings, given)
     yield from _keys(settings.keys)
+    yield from _store(settings.store)
     for origin in settings.server.cors_origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             yield (
                 f'server.cors_origins has "{origin}", expected `*` or scheme, host and port as a browser sends them,'
                 ' such as "https://app.example" (no path, no slash at the end)'
             )
+    if settings.server.workers > 1 and settings.store.streams == "memory":
+        yield 'server.workers is more than 1, but in store.streams = "memory" each would have its own streams'
     for name in _twice(upstream.name for upstream in settings.upstream):
         yield f'upstream "{name}" is there twice: give each upstream a name of its own'
     for upstream in settings.upstream:
@@ -38,6 +42,18 @@ def objections(settings: Settings, given: Mapping[str, Any]) -> Iterator[str]:
     for route in settings.route:
         for objection in _route(route, names):
             yield f'route "{route.model}": {objection}'
+
+
+def _store(store: StoreSettings) -> Iterator[str]:
+    scheme, colon, rest = store.streams.partition(":")
+    is_bare = not colon
+    if scheme not in STORES or (is_bare and scheme not in ("sqlite", "memory")) or (colon and scheme == "memory"):
+        yield (
+            "store.streams must be `sqlite`, `sqlite:///PATH`, `memory`, or the address of a server, such as"
+            f' `redis://127.0.0.1:6379/0`; it begins with "{scheme[:20]}"'
+        )
+    elif scheme == "sqlite" and colon and (not rest.startswith("///") or not rest.removeprefix("///")):
+        yield "store.streams names no file: write `sqlite:///streams.db`, or from the root `sqlite:////var/streams.db`"
 
 
 def _limits(settings: Settings, given: Mapping[str, Any]) -> Iterator[str]:

@@ -44,6 +44,9 @@ class ServerSettings(Section, frozen=True, kw_only=True):
         "127.0.0.1"
     )
     port: Annotated[int, _says("TCP port; 0 takes a free one", ge=0, le=65535)] = 8080
+    workers: Annotated[
+        int, _says("processes that serve; more than one use more than one core, and share the engines", ge=1, le=256)
+    ] = 1
     body_limit: Annotated[int, _says("largest request body in bytes; more is a 413", ge=1, le=1 << 30)] = 32 << 20
     header_limit: Annotated[
         int, _says("largest request line and headers in bytes; more is a 431", ge=256, le=1 << 20)
@@ -51,7 +54,9 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     header_timeout: Annotated[Patience, _says("seconds in which a request's headers must have come")] = 10.0
     body_timeout: Annotated[Patience, _says("seconds in which a request's body must have come")] = 60.0
     idle_timeout: Annotated[Seconds, _says("seconds that a connection is kept open between requests")] = 75.0
-    connections: Annotated[int, _says("open client connections; more are answered 503", ge=1, le=1_000_000)] = 20_000
+    connections: Annotated[
+        int, _says("open client connections of each worker; more are answered 503", ge=1, le=1_000_000)
+    ] = 20_000
     cors_origins: Annotated[
         tuple[str, ...],
         _says("web origins that may call from a browser, such as `https://app.example`; `*` is any"),
@@ -92,6 +97,38 @@ class RetrySettings(Section, frozen=True, kw_only=True):
     breaker_cooldown: Annotated[Seconds, _says("seconds before one request probes it again")] = 10.0
 
 
+class StoreSettings(Section, frozen=True, kw_only=True):
+    """Where durable streams are kept, and for how long."""
+
+    streams: Annotated[
+        str,
+        _says(
+            "`sqlite` keeps them in a file of the user's own; `sqlite:///PATH` in this one; `redis://…`, `rediss://…`"
+            " or `valkey://…` in a server that many hosts share; `memory` in this process only",
+            is_secret=True,
+            min_length=1,
+        ),
+    ] = "sqlite"
+    retention: Annotated[Seconds, _says("seconds that a stream is kept after its end")] = 3600.0
+    orphan_grace: Annotated[
+        Seconds, _says("seconds that a durable stream goes on without a reader; work in the background has no limit")
+    ] = 60.0
+    orphan_grace_most: Annotated[Seconds, _says("longest time that a request may ask for instead")] = 3600.0
+    lease: Annotated[
+        float,
+        _says("seconds after which a process that does not say that it lives loses its streams", ge=0.5, le=600),
+    ] = 4.0
+    patience: Annotated[Seconds, _says("seconds that a commit is tried again before the store is taken for lost")] = 5.0
+    synchronous: Annotated[
+        Literal["normal", "full"],
+        _says("SQLite only: `full` waits for the disk at each commit, so that a loss of power loses nothing either"),
+    ] = "normal"
+    live_bytes: Annotated[
+        int,
+        _says("bytes of streams that have not ended, in all; beyond it new ones are refused", ge=1 << 20, le=1 << 50),
+    ] = 1 << 30
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     """The log: one line a request, never content or secrets."""
 
@@ -125,6 +162,14 @@ class UpstreamSettings(Section, frozen=True, kw_only=True):
     )
     ca_file: Annotated[str, _says("PEM file of the certificate authorities to trust instead of the usual")] = ""
     ask_usage: Annotated[bool, _says("ask for usage on every stream, for the log and metrics")] = True
+    continuation: Annotated[
+        Literal["auto", "none", "match", "last_message", "continue_final_message", "prefix"],
+        _says(
+            "how it may go on with an answer that broke off: `none` never; `match` asked again from the start; else how"
+            " it is told to go on with the last message: by itself (llama.cpp, Ollama), by fields (vLLM, SGLang), by a"
+            " mark (Mistral, DeepSeek's beta); `auto` is what is known of its address"
+        ),
+    ] = "auto"
     idle_connections: Annotated[int, _says("idle connections kept open to it", ge=0, le=100_000)] = 100
     engine: Annotated[Literal["", "llama.cpp"], _says("`llama.cpp` runs the GGUF file at `path`")] = ""
     path: Annotated[
@@ -153,6 +198,7 @@ class Settings(Section, frozen=True, kw_only=True):
     keep_alive: KeepAliveSettings = KeepAliveSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     retries: RetrySettings = RetrySettings()
+    store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
     keys: Annotated[
         dict[str, str],

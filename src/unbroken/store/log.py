@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
+from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId, StreamRecord, StreamStatus
 
 Follower = Callable[[Offset, Sequence[Block], bool], None]
 """Called with new blocks, the offset of the first, and whether the stream has ended with them.
@@ -43,45 +43,72 @@ class OffsetUnknown(LogError):
     """The stream cannot be read from there: it has not come so far, or what follows is no longer held."""
 
 
+class StoreUnavailable(LogError):
+    """The disk or server that holds the log cannot be written to or read from; what was not committed is not told."""
+
+
+OnLost = Callable[[LogError], None]
+"""Told once when an owner can write no more: `StaleEpoch`, or `StoreUnavailable` when its appends were given up."""
+
+
+def say_nothing(error: LogError) -> None:
+    """An `OnLost` for an owner that asks no questions."""
+
+
 class StreamLog(Protocol):
     """An append-only log of blocks for each stream, written by one owner, read by any number of followers.
 
     Followers are called in order, with every block once, from the loop that the log lives on; a follower sees
-    only what the log holds (law 2). Nothing here waits: an implementation that writes to a disk or a server
-    gathers appends and calls the followers when they are committed.
+    only what the log holds (law 2). `append` never waits: an implementation that writes to a disk or a server
+    gathers appends and calls the followers when they are committed. It raises what it knows by then; what it learns
+    later, it tells the owner's `on_lost`, and from then on `append` raises it.
 
-    A follower may do anything to the log while it is called. What it appends is in the log at once, and is
+    A follower may append, and stop following, while it is called. What it appends takes its place at once, and is
     delivered when the present delivery is over, so that every follower sees one order. A follower that raises is
     not called again; the append that called it and the other followers go on.
     """
 
-    def create(self, stream: StreamId, *, keep: bool) -> Epoch:
+    async def create(self, stream: StreamId, *, keep: bool, on_lost: OnLost = say_nothing) -> Epoch:
         """Begins a stream and gives its first epoch. `keep=False`: blocks are dropped once a follower has had them.
 
-        A follower that begins behind a block has had it.
+        A follower that begins behind a block has had it. A durable log keeps all blocks in any case.
 
         Raises:
             StreamExists: the id is taken.
+            StoreUnavailable: a durable log could not write it down.
         """
         ...
 
-    def claim(self, stream: StreamId) -> Epoch:
+    async def claim(self, stream: StreamId, *, on_lost: OnLost = say_nothing) -> Epoch:
         """Makes the caller its owner: the epoch after the present one, which fences off the former owner.
 
         Raises:
             StreamUnknown: there is none of this id.
+            StoreUnavailable: a durable log could not write it down.
         """
         ...
 
-    def append(self, stream: StreamId, epoch: Epoch, blocks: Sequence[Block], *, ends: bool = False) -> None:
+    def append(
+        self,
+        stream: StreamId,
+        epoch: Epoch,
+        blocks: Sequence[Block],
+        *,
+        ends: bool = False,
+        note: bytes = b"",
+        account: bytes = b"",
+    ) -> None:
         """Adds blocks; `ends` says that the last of them is the terminal one (so there must be one).
 
+        A durable log keeps with them what only a later owner reads: `note` is added to the notes before it,
+        `account` takes the place of the one before it.
+
         Raises:
-            StaleEpoch, StreamEnded, StreamUnknown, StreamTooLong: nothing was added.
+            StaleEpoch, StreamEnded, StreamUnknown, StreamTooLong, StoreUnavailable: nothing was added.
         """
         ...
 
-    def read(self, stream: StreamId, after: Offset) -> list[Entry]:
+    async def read(self, stream: StreamId, after: Offset) -> list[Entry]:
         """What the log holds behind `after`.
 
         Raises:
@@ -90,7 +117,7 @@ class StreamLog(Protocol):
         """
         ...
 
-    def follow(self, stream: StreamId, after: Offset, follower: Follower) -> Callable[[], None]:
+    async def follow(self, stream: StreamId, after: Offset, follower: Follower) -> Callable[[], None]:
         """Calls `follower` with what is there behind `after`, then with what comes; gives what stops it for good.
 
         What `follower` raises in this first call is raised here, and it is not followed.
@@ -101,6 +128,60 @@ class StreamLog(Protocol):
         """
         ...
 
-    def forget(self, stream: StreamId) -> None:
+    async def forget(self, stream: StreamId) -> None:
         """Removes the stream, and its followers are not called again; an unknown one is no error."""
+        ...
+
+
+class DurableLog(StreamLog, Protocol):
+    """A log that outlives its process and is shared by all that open the same store.
+
+    A stream belongs to the process that opened or claimed it last, for as long as that process renews its lease
+    (which the log does by itself). What one process commits, followers in every other see within 50 ms.
+    """
+
+    async def open(self, record: StreamRecord, *, on_lost: OnLost = say_nothing) -> Epoch | StreamStatus:
+        """Begins the stream of `record`: its first durable write. Where its claim is taken, the stream that has it.
+
+        Raises:
+            StreamExists: the id is taken.
+            StreamTooLong: the store holds more bytes of streams that have not ended than its bound.
+            StoreUnavailable: it could not be written down; there is no such stream.
+        """
+        ...
+
+    async def take_over(self, stream: StreamId, *, on_lost: OnLost = say_nothing) -> Epoch | None:
+        """Claims a stream that has not ended and whose owner is not known to live; else None.
+
+        Raises:
+            StreamUnknown, StoreUnavailable: as said.
+        """
+        ...
+
+    async def status(self, stream: StreamId) -> StreamStatus:
+        """How the stream stands; what is appended but not committed is not in it.
+
+        Raises:
+            StreamUnknown, StoreUnavailable: as said.
+        """
+        ...
+
+    async def notes(self, stream: StreamId) -> bytes:
+        """All notes appended so far, one behind the other; raises StreamUnknown, StoreUnavailable."""
+        ...
+
+    async def live(self) -> list[StreamStatus]:
+        """Every stream in the store that has not ended, oldest first, whoever owns it; raises StoreUnavailable."""
+        ...
+
+    async def watch(self, stream: StreamId, until: float) -> None:
+        """Writes down that a reader is there until `until` (seconds since 1970); never moves it back."""
+        ...
+
+    async def start(self) -> None:
+        """Opens the store and begins to renew the lease; raises StoreUnavailable saying what is wrong with it."""
+        ...
+
+    async def close(self) -> None:
+        """Commits what has been appended and gives up the lease, so that others may take over at once."""
         ...

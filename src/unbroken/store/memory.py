@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
 from unbroken.store.log import (
@@ -9,11 +10,13 @@ from unbroken.store.log import (
     TERMINAL_BYTES,
     Follower,
     OffsetUnknown,
+    OnLost,
     StaleEpoch,
     StreamEnded,
     StreamExists,
     StreamTooLong,
     StreamUnknown,
+    say_nothing,
 )
 
 
@@ -26,10 +29,11 @@ class _Following:
 
 
 class _Stream:
-    __slots__ = ("blocks", "ended", "epoch", "followings", "had", "is_delivering", "keep", "last", "size")
+    __slots__ = ("blocks", "ended", "epoch", "followings", "had", "is_delivering", "keep", "last", "on_lost", "size")
 
-    def __init__(self, keep: bool) -> None:
+    def __init__(self, keep: bool, on_lost: OnLost) -> None:
         self.keep = keep
+        self.on_lost = on_lost
         self.epoch = 1
         self.blocks: list[Block] = []  # the latest ones; those before them have been dropped
         self.last = 0  # offset of the last block
@@ -41,6 +45,14 @@ class _Stream:
 
     def behind(self, after: int) -> list[Block]:
         return self.blocks[len(self.blocks) - (self.last - after) :]
+
+
+class Held(NamedTuple):
+    """How a stream in memory stands."""
+
+    last: Offset
+    size: int
+    followers: int
 
 
 class MemoryStreamLog:
@@ -63,18 +75,33 @@ class MemoryStreamLog:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def create(self, stream: StreamId, *, keep: bool) -> Epoch:
+    async def create(self, stream: StreamId, *, keep: bool, on_lost: OnLost = say_nothing) -> Epoch:
+        return self.begin(stream, keep=keep, on_lost=on_lost)
+
+    def begin(self, stream: StreamId, *, keep: bool, on_lost: OnLost = say_nothing) -> Epoch:
+        """`create`, at once."""
         if stream in self._streams:
             raise StreamExists(f"there is a stream {stream} already")
-        self._streams[stream] = _Stream(keep)
+        self._streams[stream] = _Stream(keep, on_lost)
         return Epoch(1)
 
-    def claim(self, stream: StreamId) -> Epoch:
+    async def claim(self, stream: StreamId, *, on_lost: OnLost = say_nothing) -> Epoch:
         found = self._find(stream)
         found.epoch += 1
+        former, found.on_lost = found.on_lost, on_lost
+        former(StaleEpoch(f"stream {stream}: it is another owner's since epoch {found.epoch}"))
         return Epoch(found.epoch)
 
-    def append(self, stream: StreamId, epoch: Epoch, blocks: Sequence[Block], *, ends: bool = False) -> None:
+    def append(
+        self,
+        stream: StreamId,
+        epoch: Epoch,
+        blocks: Sequence[Block],
+        *,
+        ends: bool = False,
+        note: bytes = b"",
+        account: bytes = b"",
+    ) -> None:
         found = self._streams.get(stream) or self._find(stream)
         if epoch != found.epoch:
             raise StaleEpoch(f"stream {stream}: epoch {epoch} was given, {found.epoch} is its owner's")
@@ -112,12 +139,16 @@ class MemoryStreamLog:
             if self._errors:
                 self._tell_errors()
 
-    def read(self, stream: StreamId, after: Offset) -> list[Entry]:
+    async def read(self, stream: StreamId, after: Offset) -> list[Entry]:
         found = self._find(stream)
         self._check(stream, found, after)
         return [Entry(Offset(after + n), block) for n, block in enumerate(found.behind(after), 1)]
 
-    def follow(self, stream: StreamId, after: Offset, follower: Follower) -> Callable[[], None]:
+    async def follow(self, stream: StreamId, after: Offset, follower: Follower) -> Callable[[], None]:
+        return self.attach(stream, after, follower)
+
+    def attach(self, stream: StreamId, after: Offset, follower: Follower) -> Callable[[], None]:
+        """`follow`, at once."""
         found = self._find(stream)
         self._check(stream, found, after)
         following = _Following(follower, found.last)
@@ -137,10 +168,19 @@ class MemoryStreamLog:
             self._tell_errors()
         return lambda: _unfollow(found, following)
 
-    def forget(self, stream: StreamId) -> None:
+    async def forget(self, stream: StreamId) -> None:
+        self.drop(stream)
+
+    def drop(self, stream: StreamId) -> None:
+        """`forget`, at once."""
         if (found := self._streams.pop(stream, None)) is not None:
             for following in found.followings:
                 _unfollow(found, following)
+
+    def held(self, stream: StreamId) -> Held | None:
+        """How the stream stands here; None if there is none."""
+        found = self._streams.get(stream)
+        return None if found is None else Held(Offset(found.last), found.size, len(found.followings))
 
     def _find(self, stream: StreamId) -> _Stream:
         found = self._streams.get(stream)

@@ -31,15 +31,15 @@ class ResponseStore(Protocol):
     """Keeps responses by id."""
 
     def put(self, response: StoredResponse) -> None:
-        """Keeps a response; older ones may have to go."""
+        """Keeps a response; older ones may have to go. What is asked for afterwards in this process sees it."""
         ...
 
-    def get(self, id: str, owner: str) -> StoredResponse | None:
-        """The response, None if there is none of this owner's."""
+    async def get(self, id: str, owner: str) -> StoredResponse | None:
+        """The response, None if there is none of this owner's; raises StoreUnavailable."""
         ...
 
-    def delete(self, id: str, owner: str) -> bool:
-        """Removes it; whether it was there."""
+    async def delete(self, id: str, owner: str) -> bool:
+        """Removes it; whether it was there. Raises StoreUnavailable."""
         ...
 
 
@@ -66,15 +66,15 @@ class MemoryResponseStore:
             _, oldest = self._responses.popitem(last=False)
             self._bytes -= oldest.size
 
-    def get(self, id: str, owner: str) -> StoredResponse | None:
+    async def get(self, id: str, owner: str) -> StoredResponse | None:
         found = self._responses.get(id)
         if found is None or found.owner != owner:
             return None
         self._responses.move_to_end(id)
         return found
 
-    def delete(self, id: str, owner: str) -> bool:
-        if self.get(id, owner) is None:
+    async def delete(self, id: str, owner: str) -> bool:
+        if await self.get(id, owner) is None:
             return False
         self._bytes -= self._responses.pop(id).size
         return True

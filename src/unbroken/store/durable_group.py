@@ -1,0 +1,171 @@
+"""Group commit: one commit at a time, of whatever was appended while the last one ran."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from unbroken.chat.stream import Epoch, StreamId
+from unbroken.store.log import LogError, OnLost, StoreUnavailable
+from unbroken.store.storage import Append, StreamStorage
+
+FIRST_PAUSE = 0.05  # seconds before a commit that failed is repeated; doubled each time
+LONGEST_PAUSE = 1.0
+
+
+class Owned:
+    """A stream that is written here, as its owner sees it: what is appended and not yet committed is in it."""
+
+    __slots__ = ("epoch", "has_ended", "last", "on_lost", "pending", "size", "stream")
+
+    def __init__(self, stream: StreamId, epoch: Epoch, on_lost: OnLost, last: int = 0, size: int = 0) -> None:
+        self.stream = stream
+        self.epoch = epoch
+        self.on_lost = on_lost
+        self.last = last
+        self.size = size
+        self.has_ended = False
+        self.pending: Append | None = None  # of the group that gathers
+
+
+class Owners(Protocol):
+    """Who hears what came of the appends."""
+
+    def deliver(self, owned: Owned, append: Append) -> None:
+        """It is committed."""
+        ...
+
+    def lose(self, owned: Owned, error: LogError) -> None:
+        """It was refused."""
+        ...
+
+    def lose_found(self, stream: StreamId, error: LogError) -> None:
+        """A stream of ours is lost that has nothing in this group."""
+        ...
+
+    def give_up(self, owned: Owned, error: StoreUnavailable) -> None:
+        """It could not be written for too long."""
+        ...
+
+
+class Committer:
+    """Commits groups of appends and tells what came of them; `pending_bytes` are appended and not committed."""
+
+    def __init__(self, storage: StreamStorage, *, now: Callable[[], float], patience: float, log: Owners) -> None:
+        self._storage = storage
+        self._now = now
+        self._patience = patience
+        self._log = log
+        self._gathering: dict[Owned, None] = {}
+        self._in_flight: dict[Owned, Append] = {}
+        self.pending_bytes = 0
+        self._arrived: asyncio.Future[None] | None = None  # while it waits for the first append
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []  # until nothing is pending
+        self._closing = False
+
+    def start(self) -> None:
+        """Begins to commit."""
+        self._task = asyncio.create_task(self._commit_groups())
+
+    def add(self, owned: Owned, size: int) -> None:
+        """Takes a stream's first append since the last group into the next one."""
+        self._gathering[owned] = None
+        self.pending_bytes += size
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived is not None:
+            _resolve(self._arrived)
+            self._arrived = None
+
+    def remove(self, owned: Owned) -> None:
+        """Drops what has not been sent to the storage."""
+        if owned.pending is not None:
+            self.pending_bytes -= _size(owned.pending)
+            owned.pending = None
+            del self._gathering[owned]
+
+    async def settle(self) -> None:
+        """Waits until all appends have been committed and delivered, or given up."""
+        while self._gathering or self._in_flight:
+            self._waiting.append(asyncio.get_running_loop().create_future())
+            await self._waiting[-1]
+
+    async def close(self) -> None:
+        """Commits what there is, and ends."""
+        self._closing = True
+        self._wake()
+        if self._task is not None:
+            await self._task
+
+    async def _commit_groups(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._gathering or not self._closing:
+                if not self._gathering:
+                    self._arrived = loop.create_future()
+                    await self._arrived
+                    continue
+                await self._commit_group()
+                while self._waiting:
+                    _resolve(self._waiting.pop())
+        except BaseException as error:
+            self._give_up(StoreUnavailable(f"nothing is committed any more: {error!r}"))
+            self.pending_bytes = sys.maxsize  # beyond every bound: no append is taken
+            raise
+
+    async def _commit_group(self) -> None:
+        self._in_flight = {owned: owned.pending for owned in self._gathering if owned.pending is not None}
+        for owned in self._gathering:
+            owned.pending = None
+        self._gathering = {}
+        size = self.pending_bytes
+        appends = list(self._in_flight.values())
+        try:
+            refused = await self._commit(appends)
+        except StoreUnavailable as error:
+            return self._give_up(error)
+        self.pending_bytes -= size
+        for owned, append in self._in_flight.items():
+            if refused and append.stream in refused:
+                self._log.lose(owned, refused[append.stream])
+            else:
+                self._log.deliver(owned, append)
+        for stream in refused.keys() - {append.stream for append in appends} if refused else ():
+            self._log.lose_found(stream, refused[stream])
+        self._in_flight = {}
+
+    async def _commit(self, appends: Sequence[Append]) -> Mapping[StreamId, LogError]:
+        """Commits them, again and again for as long as patience lasts."""
+        try:
+            return await self._storage.commit(appends)
+        except StoreUnavailable:
+            deadline = self._now() + self._patience
+        pause = FIRST_PAUSE
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                return await self._storage.commit(appends)
+            except StoreUnavailable:
+                if self._now() >= deadline:
+                    raise
+
+    def _give_up(self, error: StoreUnavailable) -> None:
+        pending = [*self._in_flight, *self._gathering]
+        self._in_flight, self._gathering = {}, {}
+        self.pending_bytes = 0
+        for owned in pending:
+            owned.pending = None
+        for owned in pending:
+            self._log.give_up(owned, error)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():  # who waited may have gone
+        future.set_result(None)
+
+
+def _size(append: Append) -> int:
+    return sum(map(len, append.blocks)) + len(append.note) + len(append.account)

@@ -1,0 +1,165 @@
+"""What the rows of the SQLite store hold: a stream is partly in segments, and partly in the journal."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
+from unbroken.store import sqlite_statements as sql
+from unbroken.store.log import OffsetUnknown, StreamUnknown
+from unbroken.store.storage import Stored
+
+
+class JournalEntry(msgspec.Struct, array_like=True, frozen=True):
+    """What one commit added to one stream."""
+
+    stream: int
+    first: int
+    blocks: list[bytes]
+    ends: bool
+    note: bytes
+    account: bytes
+
+
+write_msgpack = msgspec.msgpack.Encoder().encode
+read_journal = msgspec.msgpack.Decoder(list[JournalEntry]).decode
+read_blocks = msgspec.msgpack.Decoder(list[bytes]).decode
+write_record = msgspec.msgpack.Encoder().encode
+read_record = msgspec.msgpack.Decoder(StreamRecord).decode
+
+
+class StreamRow(NamedTuple):
+    """A row of `streams`."""
+
+    number: int
+    id: str
+    owner: str
+    epoch: int
+    last: int
+    gathered: int
+    size: int
+    account: bytes
+    watched_until: float
+    ended_at: float | None
+
+
+@dataclass(slots=True)
+class Tail:
+    """What a stream has in the journal only."""
+
+    last: int
+    blocks: list[bytes] = field(default_factory=list)
+    notes: list[bytes] = field(default_factory=list)
+    size: int = 0
+    #: None if the journal says nothing new of it.
+    account: bytes | None = None
+    has_ended: bool = False
+    #: The first journal row that holds some of it; 0 if there is none.
+    first_row: int = 0
+
+    def add(self, row: int, blocks: Sequence[bytes], ends: bool, note: bytes, account: bytes) -> None:
+        """Takes in what a commit added."""
+        self.first_row = self.first_row or row
+        self.last += len(blocks)
+        self.blocks += blocks
+        self.size += (len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))) + len(note)
+        self.has_ended = ends
+        if note:
+            self.notes.append(note)
+        if account:
+            self.account = account
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str = sql.BEGIN_WRITE) -> Iterator[None]:
+    """All or nothing of what is done within, as one moment."""
+    connection.execute(begin)
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute(sql.ROLLBACK)
+        raise
+    connection.execute(sql.COMMIT)
+
+
+def find_row(connection: sqlite3.Connection, stream: StreamId) -> StreamRow:
+    """The stream's row; raises StreamUnknown."""
+    found = connection.execute(sql.STREAM, (stream,)).fetchone()
+    if found is None:
+        raise unknown(stream)
+    return StreamRow._make(found)
+
+
+def unknown(stream: str) -> StreamUnknown:
+    """The refusal of a stream that is not there."""
+    return StreamUnknown(f"there is no stream {stream}")
+
+
+def tails_of(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> dict[int, Tail]:
+    """By number, what the journal holds of these streams and their segments do not."""
+    begun = {row.number: row for row in rows}
+    tails = {row.number: Tail(row.last, has_ended=row.ended_at is not None) for row in begun.values()}
+    lowest = min((row.gathered for row in begun.values() if row.ended_at is None), default=None)
+    if lowest is None:
+        return tails
+    for id, body in connection.execute(sql.JOURNAL_BEHIND, (lowest,)):
+        for entry in read_journal(body):
+            row = begun.get(entry.stream)
+            if row is not None and row.ended_at is None and id > row.gathered:
+                tails[row.number].add(id, entry.blocks, entry.ends, entry.note, entry.account)
+    return tails
+
+
+def tail_of(connection: sqlite3.Connection, row: StreamRow) -> Tail:
+    """What the journal holds of one stream and its segments do not."""
+    return tails_of(connection, [row])[row.number]
+
+
+def read_behind(connection: sqlite3.Connection, stream: StreamId, after: Offset) -> Stored:
+    """All blocks behind an offset; raises StreamUnknown, OffsetUnknown."""
+    row = find_row(connection, stream)
+    tail = tail_of(connection, row)
+    if not 0 <= after <= tail.last:
+        raise OffsetUnknown(f"stream {stream} has {tail.last} blocks, and {after} is not among them")
+    blocks: list[Block] = []
+    for first, body in connection.execute(sql.SEGMENTS_BEHIND, (row.number, after)):
+        blocks += map(Block, read_blocks(body)[max(0, after + 1 - first) :])
+    blocks += map(Block, tail.blocks[max(0, after - row.last) :])
+    return Stored(Offset(after + 1), blocks, tail.has_ended)
+
+
+def read_notes(connection: sqlite3.Connection, stream: StreamId) -> bytes:
+    """All notes of a stream; raises StreamUnknown."""
+    row = find_row(connection, stream)
+    gathered = [notes for (notes,) in connection.execute(sql.NOTES, (row.number,))]
+    return b"".join([*gathered, *tail_of(connection, row).notes])
+
+
+def read_statuses(
+    connection: sqlite3.Connection, now: float, query: str, parameters: Sequence[str] = ()
+) -> list[StreamStatus]:
+    """How the streams stand that a query for their rows, records and leases finds."""
+    found = connection.execute(query, parameters).fetchall()
+    rows = [StreamRow._make(columns[:10]) for columns in found]
+    tails = tails_of(connection, rows)
+    return [
+        _status(row, tails[row.number], record, lease_until > now)
+        for row, (record, lease_until) in zip(rows, (columns[10:] for columns in found), strict=True)
+    ]
+
+
+def _status(row: StreamRow, tail: Tail, record: bytes, is_leased: bool) -> StreamStatus:
+    return StreamStatus(
+        record=read_record(record),
+        epoch=Epoch(row.epoch),
+        last=Offset(tail.last),
+        has_ended=tail.has_ended,
+        is_owned=is_leased and not tail.has_ended,
+        account=row.account if tail.account is None else tail.account,
+        watched_until=row.watched_until,
+    )

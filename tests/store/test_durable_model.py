@@ -1,0 +1,177 @@
+"""Two processes over one store, in any order of what they do: one order of blocks, and every reader has it."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from unbroken.chat.stream import Block, Epoch, Offset, StreamId
+from unbroken.store.durable import DurableStreamLog
+from unbroken.store.log import LogError, StaleEpoch, StreamEnded
+from unbroken.store.sqlite import SqliteStorage
+from unbroken.store.storage import StreamStorage
+
+STREAM = StreamId("chatcmpl-1")
+WORKER = st.integers(0, 1)
+RENEWED = 0.02  # seconds; who has lost a stream and appends nothing hears of it then
+
+Stores = Callable[[], AbstractAsyncContextManager[Sequence[StreamStorage]]]
+
+
+@asynccontextmanager
+async def sqlite_stores() -> AsyncIterator[Sequence[StreamStorage]]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield [SqliteStorage(f"{folder}/streams.db") for _ in range(2)]
+
+
+@asynccontextmanager
+async def valkey_stores() -> AsyncIterator[Sequence[StreamStorage]]:
+    from tests.store.valkey_server import valkey_url
+    from unbroken.store.valkey import ValkeyStorage
+
+    with valkey_url() as url:
+        yield [ValkeyStorage(url, lease=3600.0, retention=3600.0, max_live_bytes=1 << 30) for _ in range(2)]
+
+
+STORES: dict[str, Stores] = {"sqlite": sqlite_stores, "valkey": valkey_stores}
+
+
+class Reader:
+    """What a follower was given."""
+
+    def __init__(self, after: int) -> None:
+        self.begins_at = self.at = after
+        self.got: list[bytes] = []
+        self.has_ended = False
+
+    def __call__(self, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
+        assert not self.has_ended
+        assert first == self.at + 1
+        self.at += len(blocks)
+        self.got += blocks
+        self.has_ended = ends
+
+
+class Workers(RuleBasedStateMachine):
+    """Each block says in which epoch it was appended, and as which one there."""
+
+    new_stores: Stores
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.readers: list[Reader] = []
+        self.lost: list[tuple[Epoch, LogError]] = []
+        #: By epoch: who has it, and how many blocks it appended.
+        self.owners: dict[Epoch, int] = {}
+        self.appended: dict[Epoch, int] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        async def begin() -> None:
+            self.surroundings = self.new_stores()
+            self.logs = [
+                DurableStreamLog(storage, lease=RENEWED * 3) for storage in await self.surroundings.__aenter__()
+            ]
+            for log in self.logs:
+                await log.start()
+            first = Epoch(1)
+            await self.logs[0].create(STREAM, keep=True, on_lost=lambda error: self.lost.append((first, error)))
+            self.owners[first], self.appended[first] = 0, 0
+
+        self.runner.run(begin())
+
+    @rule(worker=WORKER)
+    def claim(self, worker: int) -> None:
+        epoch = Epoch(max(self.owners) + 1)
+        on_lost = lambda error: self.lost.append((epoch, error))  # noqa: E731
+        assert self.runner.run(self.logs[worker].claim(STREAM, on_lost=on_lost)) == epoch
+        self.owners[epoch], self.appended[epoch] = worker, 0
+
+    @rule(worker=WORKER)
+    def take_over(self, worker: int) -> None:
+        assert self.runner.run(self.logs[worker].take_over(STREAM)) is None  # all owners live
+
+    @rule(back=st.integers(0, 2), many=st.integers(1, 3), turns=st.integers(0, 3))
+    def append(self, back: int, many: int, turns: int) -> None:
+        """By the owner or a former one, who may not know yet; and then some of what follows from it."""
+        epoch = Epoch(max(1, max(self.owners) - back))
+        try:
+            for _ in range(many):
+                block = Block(f"{epoch}:{self.appended[epoch] + 1} ".encode())
+                self.logs[self.owners[epoch]].append(STREAM, epoch, [block])
+                self.appended[epoch] += 1
+        except StaleEpoch:
+            assert epoch < max(self.owners)
+        except StreamEnded:
+            pass
+
+        async def turn() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        self.runner.run(turn())
+
+    @rule(worker=WORKER)
+    def settle(self, worker: int) -> None:
+        self.runner.run(self.logs[worker].settle())
+
+    @rule(worker=WORKER, place=st.integers(0, 50))
+    def follow(self, worker: int, place: int) -> None:
+        async def follow() -> None:
+            last = (await self.logs[worker].status(STREAM)).last
+            reader = Reader(place % (last + 1))
+            await self.logs[worker].follow(STREAM, Offset(reader.at), reader)
+            self.readers.append(reader)
+
+        self.runner.run(follow())
+
+    def teardown(self) -> None:
+        if hasattr(self, "logs"):
+            self.runner.run(self._end())
+        self.runner.close()
+
+    async def _end(self) -> None:
+        """The owner ends the stream; then every reader has all, and what is there is each owner's, in order."""
+        epoch = max(self.owners)
+        self.logs[self.owners[epoch]].append(STREAM, epoch, [Block(b"end")], ends=True)
+        for log in self.logs:
+            await log.settle()
+        async with asyncio.timeout(20):
+            while not all(reader.has_ended for reader in self.readers):
+                await asyncio.sleep(0.002)
+        there = [entry.block for entry in await self.logs[0].read(STREAM, Offset(0))]
+        for reader in self.readers:
+            assert reader.got == there[reader.begins_at :]
+        self._check(there, epoch)
+        for log in self.logs:
+            await log.close()
+        await self.surroundings.__aexit__(None, None, None)
+
+    def _check(self, there: Sequence[bytes], latest: Epoch) -> None:
+        assert there[-1] == b"end"
+        parts = [tuple(map(int, block.split(b":"))) for block in there[:-1]]
+        assert parts == sorted(parts)
+        for epoch in self.owners:
+            numbers = [number for written_in, number in parts if written_in == epoch]
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert len(numbers) <= self.appended[epoch]
+        assert len([1 for written_in, _ in parts if written_in == latest]) == self.appended[latest]
+        told = [epoch for epoch, error in self.lost if isinstance(error, StaleEpoch)]
+        assert len(told) == len(self.lost) == len(set(told))
+        assert latest not in told
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_two_processes_have_one_order(store: str) -> None:
+    if store == "valkey":
+        from tests.store.valkey_server import skip_without_server
+
+        skip_without_server()
+    machine = type("Machine", (Workers,), {"new_stores": staticmethod(STORES[store])})
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20, deadline=None))
