@@ -38,6 +38,7 @@ def all_cases() -> list[Case]:
             json.loads((path / "case.json").read_text()),
         )
         for path in sorted(CORPUS.iterdir())
+        if (path / "upstream.sse").exists()
     ]
 
 

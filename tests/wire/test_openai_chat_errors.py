@@ -1,4 +1,7 @@
-"""Errors: ours with all four keys, an upstream's understood and without secrets (FAULTS 6, 15, 25)."""
+"""Errors: ours with all four keys, an upstream's understood and without secrets (FAULTS 6, 15, 25).
+
+What whole responses say is in the corpus.
+"""
 
 import json
 
@@ -35,127 +38,10 @@ def test_an_error_event_is_one_block_whatever_the_message_says() -> None:
 
 JSON = "application/json"
 
-RESPONSES: dict[str, tuple[int, str, bytes, Fault, str]] = {
-    # name: (status, content type, body, fault, message)
-    "OpenAI bad request": (
-        400,
-        JSON,
-        b'{"error":{"message":"Bad temperature.","type":"invalid_request_error","param":"temperature","code":null}}',
-        Fault.BAD_REQUEST,
-        "Bad temperature.",
-    ),
-    "OpenAI context length": (
-        400,
-        JSON,
-        b'{"error":{"message":"Too long.","type":"invalid_request_error","code":"context_length_exceeded"}}',
-        Fault.CONTEXT_LENGTH,
-        "Too long.",
-    ),
-    "OpenAI quota": (
-        429,
-        JSON,
-        b'{"error":{"message":"You exceeded your current quota.","code":"insufficient_quota"}}',
-        Fault.RATE_LIMITED,
-        "You exceeded your current quota.",
-    ),
-    "OpenAI bad key": (
-        401,
-        JSON,
-        b'{"error":{"message":"Incorrect API key provided: sk-proj-abcdef123456.","code":"invalid_api_key"}}',
-        Fault.UNAUTHORIZED,
-        "Incorrect API key provided: ***",
-    ),
-    "OpenAI overloaded": (503, JSON, b'{"error":{"message":"Overloaded."}}', Fault.OVERLOADED, "Overloaded."),
-    "OpenAI unknown model": (
-        404,
-        JSON,
-        b'{"error":{"message":"The model does not exist.","code":"model_not_found"}}',
-        Fault.MODEL_NOT_FOUND,
-        "The model does not exist.",
-    ),
-    "Azure content filter": (
-        400,
-        JSON,
-        b'{"error":{"message":"Filtered.","param":"prompt","code":"content_filter","status":400}}',
-        Fault.CONTENT_POLICY,
-        "Filtered.",
-    ),
-    "vLLM context length": (
-        400,
-        JSON,
-        b'{"object":"error","message":"This model\'s maximum context length is 8 tokens.","type":"BadRequestError",'
-        b'"param":null,"code":400}',
-        Fault.CONTEXT_LENGTH,
-        "This model's maximum context length is 8 tokens.",
-    ),
-    "llama.cpp context length": (
-        400,
-        JSON,
-        b'{"error":{"code":400,"message":"the request exceeds it","type":"exceed_context_size_error","n_ctx":512}}',
-        Fault.CONTEXT_LENGTH,
-        "the request exceeds it",
-    ),
-    "llama.cpp loading": (
-        503,
-        JSON,
-        b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}',
-        Fault.OVERLOADED,
-        "Loading model",
-    ),
-    "FastAPI": (
-        422,
-        JSON,
-        b'{"detail":[{"loc":["body","n"],"msg":"bad"}]}',
-        Fault.BAD_REQUEST,
-        '{"detail":[{"loc":["body","n"],"msg":"bad"}]}',
-    ),
-    "FastAPI text": (404, JSON, b'{"detail":"Not Found"}', Fault.MODEL_NOT_FOUND, "Not Found"),
-    "Ollama": (500, JSON, b'{"error":"model runner has stopped"}', Fault.SERVER_ERROR, "model runner has stopped"),
-    "Gemini": (
-        400,
-        JSON,
-        b'[{"error":{"code":400,"message":"Invalid argument.","status":"INVALID_ARGUMENT"}}]',
-        Fault.BAD_REQUEST,
-        "Invalid argument.",
-    ),
-    "Anthropic": (
-        529,
-        JSON,
-        b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
-        Fault.OVERLOADED,
-        "Overloaded",
-    ),
-    "HTML": (502, "text/html; charset=utf-8", b"<html>Bad</html>", Fault.SERVER_ERROR, "answered 502 with text/html"),
-    "text": (500, "text/plain", b" Internal Server Error\n", Fault.SERVER_ERROR, "Internal Server Error"),
-    "empty": (504, "", b"", Fault.SERVER_ERROR, "answered 504 with no content type"),
-    "null": (500, JSON, b"null", Fault.SERVER_ERROR, "answered 500 with application/json"),
-    "a number": (500, JSON, b"5", Fault.SERVER_ERROR, "5"),
-    "not UTF-8": (500, JSON, b'{"error":"\xff"}', Fault.SERVER_ERROR, "answered 500 with application/json"),
-    "deep": (500, JSON, b"[" * 100_000, Fault.SERVER_ERROR, "answered 500 with application/json"),
-    "half a surrogate pair": (500, JSON, rb'{"error":"a\ud83db"}', Fault.SERVER_ERROR, "a\ufffdb"),
-    "message not text": (
-        500,
-        JSON,
-        b'{"error":{"message":{"a":1}}}',
-        Fault.SERVER_ERROR,
-        '{"error":{"message":{"a":1}}}',
-    ),
-    "message empty": (500, JSON, b'{"error":{"message":""}}', Fault.SERVER_ERROR, '{"error":{"message":""}}'),
-    "huge numbers": (
-        500,
-        JSON,
-        b'{"error":{"code":123456789012345678901234567890}}',
-        Fault.SERVER_ERROR,
-        '{"error":{"code":123456789012345678901234567890}}',
-    ),
-}
 
-
-@pytest.mark.parametrize("name", RESPONSES)
-def test_an_upstreams_error_response_is_understood(name: str) -> None:
-    status, content_type, body, fault, message = RESPONSES[name]
-    failure = read_error(status, content_type, body)
-    assert (failure.fault, failure.message, failure.status) == (fault, message, status)
+def test_an_error_that_is_nested_too_deeply_is_told_by_its_status() -> None:
+    failure = read_error(500, JSON, b"[" * 100_000)
+    assert (failure.fault, failure.message) == (Fault.SERVER_ERROR, "answered 500 with application/json")
 
 
 @pytest.mark.parametrize(
@@ -203,18 +89,6 @@ def test_an_error_inside_a_stream_is_understood(name: str) -> None:
     assert (failure.fault, failure.message, failure.status) == (fault, message, 0)
 
 
-def test_the_upstreams_own_words_are_kept() -> None:
-    failure = read_error(400, JSON, b'{"error":{"message":"m","type":"t","param":"p","code":"c"}}')
-    assert (failure.type, failure.param, failure.code) == ("t", "p", "c")
-
-
-def test_our_key_is_blotted_out_wherever_it_stands() -> None:
-    body = b'{"error":{"message":"bad KEY-1","type":"t KEY-1","param":"KEY-1","code":"KEY-1"}}'
-    failure = read_error(401, JSON, body, secret="KEY-1")
-    assert (failure.message, failure.type, failure.param, failure.code) == ("bad ***", "t ***", "***", "***")
-    assert read_error(500, "text/plain", b"bad KEY-1", secret="KEY-1").message == "bad ***"
-
-
 @given(st.integers(0, 40), st.sampled_from([JSON, "text/plain"]))
 def test_a_key_at_the_cut_is_not_told_in_part(more: int, content_type: str) -> None:
     text = "x" * (MAX_MESSAGE - 20) + " " * more + "KEY-0123456789"
@@ -222,6 +96,11 @@ def test_a_key_at_the_cut_is_not_told_in_part(more: int, content_type: str) -> N
     message = read_error(500, content_type, body, secret="KEY-0123456789").message
     assert "KEY" not in message
     assert len(message) <= MAX_MESSAGE
+
+
+@pytest.mark.parametrize(("text", "told"), [("bad KEY-01234", "bad ***"), ("bad KEY-", "bad KEY-")])
+def test_a_key_that_the_end_cuts_is_blotted_out_where_it_tells(text: str, told: str) -> None:
+    assert without_secrets(text, "KEY-0123456789") == told
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_a_conversation_is_written_as_the_api_describes_it() -> None:
         extras={"verbosity": Raw(b'"high"'), "prompt_cache_key": Raw(b'"k"')},
     )
     body, dropped = write(conversation)
-    assert dropped == ()
+    assert dropped == ("reasoning.enabled",)
     assert body == {
         "model": "m",
         "stream": False,

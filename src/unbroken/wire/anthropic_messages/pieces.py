@@ -115,6 +115,13 @@ class Pieces:
             case _:
                 assert_never(event)
 
+    def resume_call(self, start: dict[str, Any]) -> Piece:
+        """The block of a call that was begun before, with the number that its place among the calls gives it."""
+        self.has_tool_calls = True
+        call = Piece("tool_use", start, len(self._calls))
+        self._calls[len(self._calls)] = call
+        return self._begin(call)
+
     def _start_call(self, event: ToolCallStarted) -> Piece:
         self.has_tool_calls = True
         id = call_id(event.id) if event.id else made_id(self._stream_id, event.index)
@@ -127,7 +134,7 @@ class Pieces:
 
     def _add(self, type: str, start: dict[str, Any], delta: dict[str, Any]) -> Piece:
         last = self.all[-1] if self.all else None
-        if last is None or last.type != type or last.is_signed:
+        if last is None or last.type != type or last.is_signed or last.is_closed:
             last = self._begin(Piece(type, start))
         last.deltas.append(delta)
         return last

@@ -49,6 +49,7 @@ _MERE_SETTINGS = frozenset(
     (
         "background",
         "include",
+        "max_tool_calls",
         "metadata",
         "min_p",
         "obfuscation",
@@ -62,6 +63,7 @@ _MERE_SETTINGS = frozenset(
         "stream_options",
         "truncation",
         "typical_p",
+        "user",
         "verbosity",
     )
 )

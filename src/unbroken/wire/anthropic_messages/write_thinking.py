@@ -66,15 +66,18 @@ def write_effort(
         RequestRefused: there is no such effort.
     """
     most = abilities.max_tokens if max_tokens is None else max_tokens
-    if wished is None or wished == Reasoning(summary=wished.summary):
+    if wished is None:
         return Effort(most)
+    if wished == Reasoning(summary=wished.summary):
+        return Effort(most, dropped=_unshown(wished.summary is not None))
     if wished.enabled is False or wished.effort == "none":
         return Effort(most, {"type": "disabled"})
     if wished.effort is not None and wished.effort not in _EFFORTS:
         problem = f'"{wished.effort}" is none of low, medium, high, xhigh and max'
         raise invalid(f"reasoning_effort: {problem}", param="reasoning_effort")
     if abilities.has_adaptive_thinking and (wished.budget is None or not abilities.has_thinking_budget):
-        dropped = () if wished.budget is None else ("thinking.budget_tokens",)
+        unsaid = () if wished.budget is None else ("thinking.budget_tokens",)
+        dropped = (*unsaid, *_unshown(wished.summary not in (None, *_DISPLAYS)))
         return Effort(most, _shown({"type": "adaptive"}, wished), _EFFORTS.get(wished.effort or ""), dropped)
     if lacks_thoughts:
         return Effort(most, dropped=("reasoning_effort" if wished.budget is None else "thinking.budget_tokens",))
@@ -90,7 +93,13 @@ def _with_budget(wished: Reasoning, abilities: Abilities, max_tokens: int | None
         if budget < MIN_BUDGET:
             return Effort(most, dropped=("reasoning_effort",))  # no room to think in
     effort = wished.effort if abilities.has_adaptive_thinking else None
-    return Effort(most, _shown({"type": "enabled", "budget_tokens": budget}, wished), effort and _EFFORTS[effort])
+    thinking = _shown({"type": "enabled", "budget_tokens": budget}, wished)
+    return Effort(most, thinking, effort and _EFFORTS[effort], _unshown(wished.summary not in (None, *_DISPLAYS)))
+
+
+def _unshown(is_unsaid: bool) -> tuple[str, ...]:
+    """What is dropped where thoughts cannot be shown as it is wished."""
+    return ("reasoning.summary",) if is_unsaid else ()
 
 
 def _shown(thinking: dict[str, Any], wished: Reasoning) -> dict[str, Any]:

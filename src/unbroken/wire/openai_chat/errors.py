@@ -50,6 +50,8 @@ BY_CODE: Mapping[str, Fault] = {
 _CONTEXT_LENGTH = re.compile(r"maximum context length|context (length|size|window)|prompt is too long", re.I)
 _SECRET = re.compile(r"\b(sk|gsk|xai|pplx|nvapi)[-_][\w*.-]{6,}|\bhf_\w{16,}|\bAIza[\w-]{16,}|(?<=Bearer )\S+", re.I)
 
+_TELLING = 8  # characters of a key's beginning; fewer are no secret, but what many keys begin with
+
 _MAX_LOOKED_AT = 16 * MAX_MESSAGE
 
 _NO_ERRORS = (Raw(b"null"), Raw(b'""'), Raw(b"{}"), Raw(b"false"))
@@ -96,9 +98,11 @@ def read_error_event(said: object, *, secret: str = "") -> Failure:
 
 
 def without_secrets(text: str, secret: str = "") -> str:
-    """`text` with `secret`, and whatever looks like a key, blotted out."""
+    """`text` with `secret`, and whatever looks like a key, blotted out; so is a `secret` that the text's end cuts."""
     if secret:
         text = text.replace(secret, "***")
+        told = next((n for n in range(len(secret) - 1, _TELLING - 1, -1) if text.endswith(secret[:n])), 0)
+        text = f"{text[:-told]}***" if told else text
     return _SECRET.sub("***", text)
 
 

@@ -24,6 +24,7 @@ from unbroken.chat.conversation import (
 from unbroken.chat.error import RequestRefused, invalid
 from unbroken.wire.openai_chat.data_url import write_data_url
 from unbroken.wire.openai_chat.spoken import is_annotation
+from unbroken.wire.url_citations import nested
 
 _read_list = msgspec.json.Decoder(list[Raw]).decode
 
@@ -86,7 +87,7 @@ class MessageWriter:
         self.note_cache(result.cache)
         if result.is_error:
             self.dropped["is_error"] = None
-        parts: list[Part] = [_as_text(part) for part in result.parts]
+        parts: list[Part] = [self._as_text(part) for part in result.parts]
         for part in parts:
             if not isinstance(part, Text):
                 raise _no_word(part, "a tool's result", path)
@@ -103,7 +104,7 @@ class MessageWriter:
 
     def _part(self, part: Part, role: Role, path: str) -> dict[str, Any]:
         if role is Role.USER:
-            part = _as_text(part)
+            part = self._as_text(part)
         if isinstance(part, Text | Image | Document):
             self.note_cache(part.cache)
         match part:
@@ -120,11 +121,19 @@ class MessageWriter:
                 return {"type": "file", "file": _file(part)}
         raise _no_word(part, f"a {role.value}'s message", path)
 
+    def _as_text(self, part: Part) -> Part:
+        """A document that is text as text, which is all that this dialect can say of it."""
+        if not isinstance(part, Document) or part.text is None:
+            return part
+        if part.name is not None:
+            self.dropped["title"] = None
+        return Text(part.text, part.cache)
+
     def _sources(self, said: Sequence[Text]) -> list[Raw]:
         """The texts' sources where they are this dialect's own; others are left out, for they change no answer."""
         sources = [source for text in said if text.citations is not None for source in _read_list(text.citations)]
         if all(is_annotation(source) for source in sources):
-            return sources
+            return [nested(source) for source in sources]
         self.dropped["citations"] = None
         return []
 
@@ -145,13 +154,6 @@ def _thinking_block(part: Thinking | SealedThinking) -> dict[str, str]:
         return {"type": "redacted_thinking", "data": part.data}
     block = {"type": "thinking", "thinking": part.text}
     return block if part.signature is None else {**block, "signature": part.signature}
-
-
-def _as_text(part: Part) -> Part:
-    """A document that is text as text, which is all that this dialect can say of it."""
-    if isinstance(part, Document) and part.text is not None:
-        return Text(part.text, part.cache)
-    return part
 
 
 def _file(document: Document) -> dict[str, Any]:

@@ -40,8 +40,21 @@ _SETTINGS = frozenset(
         *("repetition_penalty", "repeat_penalty", "length_penalty", "logprobs", "top_logprobs", "prediction"),
         *("metadata", "store", "stream_options", "cache_control", "cache_prompt", "priority", "request_id"),
         *("inference_geo", "speed", "betas", "anthropic-beta", "keep_alive"),
+        *("context_management", "diagnostics", "output_config", "thinking"),
     }
 )
+
+#: Members of other dialects' tools that change nothing of what is answered.
+_TOOL_SETTINGS = frozenset({"defer_loading", "eager_input_streaming", "input_examples"})
+
+_TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
+
+#: Whether and how thoughts are shown, in the words of any dialect; not to be shown is to say nothing here.
+_SUMMARIES: Mapping[str, str | None] = {
+    **{word: word for word in ("auto", "concise", "detailed")},
+    "summarized": "auto",
+    "omitted": None,
+}
 
 _NO_SCHEMA = Raw(b'{"type":"object","properties":{}}')
 
@@ -76,13 +89,21 @@ def write_conversation(conversation: Conversation, *, model: str, stream: bool) 
     for name, raw in conversation.extras.items():
         if name == "verbosity":
             body["text"] = {**body.get("text", {}), "verbosity": raw}
-        elif name in _SETTINGS:
+        elif name == "user":
+            body |= {"user": raw, "safety_identifier": conversation.user}  # the caller gave both
+        elif name.partition(".")[0] in _SETTINGS or _is_tool_setting(name):
             dropped.append(name)
         elif name not in _SAME_NAME:
             raise _no_word(name, f'"{name}"')
         elif name != "include":
             body[name] = raw
     return Written(_write(body), tuple(dict.fromkeys([*dropped, *writer.dropped])))
+
+
+def _is_tool_setting(name: str) -> bool:
+    """Whether a field is a member of a tool (`tools.0.…`) that may be left out."""
+    outer, _, inner = name.partition(".")
+    return outer == "tools" and inner.partition(".")[2] in _TOOL_SETTINGS
 
 
 def _no_word(field: str, what: str) -> RequestRefused:
@@ -109,9 +130,16 @@ def _settings(conversation: Conversation, dropped: list[str]) -> dict[str, Any]:
         "text": None if conversation.format is None else {"format": _format(conversation.format)},
         "reasoning": _reasoning(conversation.reasoning, dropped),
         "user": conversation.user,
-        "service_tier": conversation.service_tier,
+        "service_tier": _service_tier(conversation.service_tier, dropped),
     }
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _service_tier(tier: str | None, dropped: list[str]) -> str | None:
+    if tier is None or tier in _TIERS:
+        return tier
+    dropped.append("service_tier")
+    return None
 
 
 def _tool(tool: Tool, dropped: list[str]) -> dict[str, Any]:
@@ -144,11 +172,16 @@ def _format(format: JsonFormat) -> dict[str, Any]:
 def _reasoning(reasoning: Reasoning | None, dropped: list[str]) -> dict[str, str] | None:
     if reasoning is None:
         return None
-    if reasoning.budget is not None and reasoning.effort is None:
+    if reasoning.budget is not None:
         dropped.append("reasoning.budget")  # how much effort a number of tokens is, differs from model to model
+    elif reasoning.enabled and reasoning.effort is None:
+        dropped.append("reasoning.enabled")
     effort = "none" if reasoning.enabled is False else reasoning.effort
+    # Where thoughts are asked for, other dialects show them if nothing else is said.
     summary = reasoning.summary or ("auto" if reasoning.enabled else None)
-    said = {"effort": effort, "summary": summary}
+    if summary not in (None, *_SUMMARIES):
+        dropped.append("reasoning.summary")
+    said = {"effort": effort, "summary": _SUMMARIES.get(summary or "")}
     return {name: word for name, word in said.items() if word is not None} or None
 
 

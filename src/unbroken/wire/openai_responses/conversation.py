@@ -63,6 +63,7 @@ class _Settings(Struct):
     top_logprobs: int | None = None
     parallel_tool_calls: bool | None = None
     user: str | None = None
+    safety_identifier: str | None = None
     service_tier: str | None = None
     instructions: str | None = None
 
@@ -112,6 +113,8 @@ def read_conversation(request: ChatRequest) -> Conversation:
     extras = {name: raw for name, raw in fields.items() if name not in _SAID and raw != _DEFAULTS.get(name)}
     if text.verbosity != NULL:
         extras["verbosity"] = text.verbosity
+    if settings.safety_identifier and settings.user not in (None, settings.safety_identifier):
+        extras["user"] = fields["user"]
     include = read_as(_INCLUDE, fields.get("include", NULL), "include") or []
     if not _ALWAYS_INCLUDED.issuperset(include):
         extras["include"] = fields["include"]
@@ -126,7 +129,7 @@ def read_conversation(request: ChatRequest) -> Conversation:
         top_logprobs=settings.top_logprobs or (0 if "message.output_text.logprobs" in include else None),
         format=_format(text.format),
         reasoning=_reasoning(fields),
-        user=settings.user,
+        user=settings.safety_identifier or settings.user,
         service_tier=settings.service_tier,
         extras=extras,
     )

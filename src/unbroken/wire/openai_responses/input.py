@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import Any, assert_never
 
+import msgspec
+from msgspec import Raw, Struct
+
 from unbroken.chat.conversation import (
     Audio,
     Document,
@@ -19,8 +22,19 @@ from unbroken.chat.conversation import (
 )
 from unbroken.chat.error import RequestRefused, invalid
 from unbroken.wire.openai_chat.data_url import write_data_url
+from unbroken.wire.url_citations import flat
 
 Item = dict[str, Any]
+
+
+class _Kind(Struct):
+    type: str | None = None
+
+
+_read_kinds = msgspec.json.Decoder(list[_Kind]).decode
+_read_list = msgspec.json.Decoder(list[Raw]).decode
+
+_SOURCES = frozenset({"url_citation", "file_citation", "container_file_citation", "file_path"})
 
 _ROLES = {Role.USER: "user", Role.ASSISTANT: "assistant", Role.SYSTEM: "developer"}
 
@@ -114,7 +128,7 @@ class InputWriter:
                 self._note_cache(cache)
                 if role is not Role.ASSISTANT:
                     return {"type": "input_text", "text": text}
-                return {"type": "output_text", "text": text, "annotations": [] if citations is None else citations}
+                return {"type": "output_text", "text": text, "annotations": self._sources(citations)}
             case Image(url, data, media_type, detail, cache):
                 self._note_cache(cache)
                 address = url if data is None else write_data_url(media_type, data)
@@ -129,6 +143,8 @@ class InputWriter:
     def _write_document(self, document: Document) -> Item:
         self._note_cache(document.cache)
         if document.text is not None:
+            if document.name is not None:
+                self.dropped.append("title")
             return {"type": "input_text", "text": document.text}
         item: Item = {"type": "input_file"}
         if document.data is not None:
@@ -138,6 +154,15 @@ class InputWriter:
             return item
         said = {"file_url": document.url, "file_id": document.file_id, "filename": document.name}
         return {**item, **{name: value for name, value in said.items() if value is not None}}
+
+    def _sources(self, citations: Raw | None) -> list[Raw]:
+        """The text's sources where this dialect has a word for them; others are left out, for they change no answer."""
+        if citations is None:
+            return []
+        if all(kind.type in _SOURCES for kind in _read_kinds(citations)):
+            return [flat(source) for source in _read_list(citations)]
+        self.dropped.append("citations")
+        return []
 
     def _note_cache(self, cache: object) -> None:
         if cache is not None:

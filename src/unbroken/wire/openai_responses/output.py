@@ -26,6 +26,11 @@ class Item(ABC):
         #: How it ended; None while it is being said.
         self.status: str | None = None
 
+    @property
+    def has_refused(self) -> bool:
+        """Whether the model has said in it why it does not answer."""
+        return False
+
     @abstractmethod
     def whole(self, status: str) -> dict[str, object]:
         """The item with all that it says so far."""
