@@ -242,11 +242,14 @@ def run(command: list[str], environment: Mapping[str, str], cwd: Path | None = N
     return done.stdout
 
 
-def read_text(chunks: Iterable[Any], pieces: list[str], then: Callable[[str], object] = lambda text: None) -> None:
-    """Adds what the SDK's chunks say to `pieces`, and tells `then` the text so far."""
+def read_text(chunks: Iterable[Any], pieces: list[str], then: Callable[[str], object] = lambda text: None) -> list[Any]:
+    """Adds what the SDK's chunks say to `pieces`, and tells `then` the text so far; gives the chunks."""
+    read = []
     for chunk in chunks:
-        pieces.append(chunk.choices[0].delta.content or "")
+        read.append(chunk)
+        pieces += [choice.delta.content or "" for choice in chunk.choices]
         then("".join(pieces))
+    return read
 
 
 def stop(process: subprocess.Popen[Any]) -> None:

@@ -1,10 +1,11 @@
 """The engine dies, the gateway dies: what the reader gets, and what is left behind."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.acceptance.processes import GatewayProcess, gateway_process, is_alive, kill, read_text, wait_for
+from tests.acceptance.processes import GatewayProcess, gateway_process, http, is_alive, kill, read_text, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the engine in /proc")
 
@@ -64,32 +65,49 @@ def test_an_engine_killed_before_the_first_token_is_started_again_and_answers(
     assert own_gateway.engine_pid not in (None, first)
 
 
-def test_an_engine_killed_in_mid_answer_is_an_error_in_the_stream_and_the_next_answer_is_whole(
-    counting_gateway: GatewayProcess,
-) -> None:
+def test_an_engine_killed_in_mid_answer_goes_on_from_the_very_tokens(counting_gateway: GatewayProcess) -> None:
+    """K1: exact, again and again, in one envelope, and every token once."""
     received: list[str] = []
-    engine = counting_gateway.engine_pid
+    deaths = {" 1 2 3 4" * 2, " 1 2 3 4" * 5 + " 1", " 1 2 3 4" * 9}
+
+    def die(text: str) -> None:
+        if text in deaths:
+            deaths.discard(text)
+            kill(counting_gateway.engine_pid)
+
     with sdk(counting_gateway) as client:
-        stream = client.chat.completions.create(model="counter", messages=COUNT, stream=True)
-        with pytest.raises(openai.APIError) as raised:
-            read_text(stream, received, lambda text: kill(engine) if text == " 1 2 3" else None)
-        assert not isinstance(raised.value, openai.APIConnectionError)  # the connection is well; the answer is not
-        assert "".join(received).startswith(" 1 2 3")
-        assert raised.value.message
-        assert isinstance(raised.value.body, dict)
-        assert raised.value.body.keys() == {"message", "type", "param", "code"}
-        again = client.chat.completions.create(model="counter", messages=COUNT, max_tokens=4)
-    assert again.choices[0].message.content == " 1 2 3 4"
-    assert counting_gateway.process.poll() is None
+        stream = client.chat.completions.create(
+            model="counter",
+            messages=COUNT,
+            stream=True,
+            max_tokens=60,
+            temperature=0,
+            stream_options={"include_usage": True},
+            extra_headers={"unbroken-durable": "true"},
+        )
+        chunks = read_text(stream, received, die)
+        assert "".join(received) == " 1 2 3 4" * 15
+        assert not deaths
+        assert len({chunk.id for chunk in chunks}) == 1
+        assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices].count("length") == 1
+        assert chunks[-1].usage.completion_tokens == 60
+    status = http.get(f"{counting_gateway.base_url}/streams/{chunks[0].id}").json()
+    assert status["tier"] == "exact"
+    assert len(status["continuations"]) == 3
 
 
-def test_no_done_follows_the_error(counting_gateway: GatewayProcess) -> None:
+def test_no_done_follows_the_error_of_an_engine_that_keeps_dying(counting_gateway: GatewayProcess) -> None:
     body = {"model": "counter", "messages": COUNT, "stream": True}
+    seen: set[int] = set()
     with httpx2.stream("POST", f"{counting_gateway.base_url}/chat/completions", json=body, timeout=60) as response:
-        lines = response.iter_lines()
-        next(line for line in lines if " 3" in line)
-        kill(counting_gateway.engine_pid)
-        rest = [line for line in lines if line.startswith("data:")]
+        rest = []
+        for line in response.iter_lines():
+            rest += [line] if line.startswith("data:") else []
+            engine = counting_gateway.engine_pid
+            if " 3" in line and engine is not None and engine not in seen:
+                seen.add(engine)
+                with suppress(ProcessLookupError):
+                    os.kill(engine, signal.SIGKILL)
     assert rest[-1].startswith('data: {"error":')
     assert "data: [DONE]" not in rest
 

@@ -32,6 +32,9 @@ EXPECTED = {
     Fault.TOO_LARGE: 502,
     Fault.NO_UPSTREAM: 503,
     Fault.CLIENT_LEFT: 499,
+    Fault.DIFFERS: 502,
+    Fault.CANCELLED: 499,
+    Fault.STORE_UNAVAILABLE: 503,
     Fault.SHUTTING_DOWN: 503,
     Fault.INTERNAL: 500,
 }

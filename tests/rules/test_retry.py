@@ -53,6 +53,9 @@ FIRST_VERDICTS: dict[Fault, tuple[Verdict, Verdict, Verdict, Verdict]] = {
     Fault.TOO_LARGE: (NEXT, STOP, STOP, STOP),
     Fault.NO_UPSTREAM: (NEXT, STOP, STOP, STOP),
     Fault.CLIENT_LEFT: (STOP, STOP, STOP, STOP),
+    Fault.DIFFERS: (NEXT, STOP, STOP, STOP),
+    Fault.CANCELLED: (STOP, STOP, STOP, STOP),
+    Fault.STORE_UNAVAILABLE: (STOP, STOP, STOP, STOP),
     Fault.SHUTTING_DOWN: (STOP, STOP, STOP, STOP),
     Fault.INTERNAL: (STOP, STOP, STOP, STOP),
 }

@@ -28,8 +28,11 @@ class Fault(Enum):
     CUT = "cut"  # the stream ended, or broke, without its terminal event
     MALFORMED = "malformed"  # bytes that are not the dialect
     TOO_LARGE = "too_large"
+    DIFFERS = "differs"  # asked to go on with an answer, it gives another one
     NO_UPSTREAM = "no_upstream"  # every candidate's circuit is open, or none is ready
     CLIENT_LEFT = "client_left"
+    CANCELLED = "cancelled"  # a durable stream, by its client's wish or because nobody came back for it
+    STORE_UNAVAILABLE = "store_unavailable"  # the log of durable streams cannot be written
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 

@@ -1,9 +1,10 @@
 """What is known of one answer when it is over: for the client, the log line and the metrics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unbroken.chat.fault import Failure
 from unbroken.chat.usage import Usage
+from unbroken.gateway.stream_account import Continued
 
 
 @dataclass(slots=True)
@@ -19,8 +20,10 @@ class Account:
     failure: Failure | None = None
     #: Settings of the request that the upstream's dialect has no word for.
     dropped: tuple[str, ...] = ()
-    #: The upstream's rate-limit headers, where the client's dialect is the same.
+    #: The upstream's rate-limit headers, in the words of the client's dialect.
     limits: tuple[tuple[bytes, bytes], ...] = ()
+    #: How it was gone on with, each time that its upstream failed in the middle.
+    continuations: list[Continued] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from unbroken.wire.retry_after import read_retry_after
 from unbroken.wire.sse import EventTooLarge, SseReader
 
 MAX_ERROR_BYTES = 1 << 20  # of an error response; what is longer is no message
+# A timer that fires so late says that this process was held up (a suspend, SIGSTOP) and not the upstream. Timers run
+# before sockets are read: what came meanwhile lies there unread, and is given as long again.
+HELD_UP_SECONDS = 0.5
 MAX_HELD_BYTES = 1 << 20  # before the first piece of the answer; a role chunk has some two hundred
 
 
@@ -268,7 +271,9 @@ class StreamAttempt:
             Fault.CUT: self._timeouts.after_finish,
         }
         limit = limits[self._waits_for]
-        if self._error is not None:
+        if self._timer is not None and now > self._timer.when() + HELD_UP_SECONDS:
+            self._arm(now + HELD_UP_SECONDS)
+        elif self._error is not None:
             self._fail_with_response(self._error)
         elif self._is_paused or now < self._last + limit:
             self._arm((now if self._is_paused else self._last) + limit)

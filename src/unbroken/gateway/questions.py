@@ -14,17 +14,23 @@ from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Block
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.dialects import Answering, Dialect, Relay
+from unbroken.wire.llama_cpp.ask import asks_for_tokens
+from unbroken.wire.llama_cpp.noting import TOKENS_QUESTION, TokenNotingRelay
 from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
+from unbroken.wire.rate_limits import Headers, RateLimitWords, rate_limits_in
 from unbroken.wire.translate import TranslatingRelay, translate_request
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect for dialect in (OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC_MESSAGES)
 }
 
-RATE_LIMIT_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
-
-Headers = tuple[tuple[bytes, bytes], ...]
+#: Whose words a dialect's clients know rate limits by; of any other dialect than these nothing is told.
+RATE_LIMIT_WORDS: Mapping[str, RateLimitWords] = {
+    OPENAI_CHAT.name: RateLimitWords.OPENAI,
+    OPENAI_RESPONSES.name: RateLimitWords.OPENAI,
+    ANTHROPIC_MESSAGES.name: RateLimitWords.ANTHROPIC,
+}
 
 MAX_EVENTS = 1_000_000  # of one answer that is gathered whole; a token is one
 
@@ -54,13 +60,18 @@ class Question:
     fail: Callable[[ApiError], list[Block]]
     #: Settings of the request that the upstream's dialect has no word for.
     dropped: tuple[str, ...] = ()
+    #: Gives what is to be noted beside the blocks that the relay has just given, None where nothing is.
+    take_note: Callable[[], bytes] | None = None
+    #: Where it is sent, if not to the dialect's own path.
+    path: str = ""
+    #: Whether its relay gives no blocks for a while though the upstream says something: it is not silent.
+    holds_back: bool = False
 
 
-def rate_limits(headers: Sequence[tuple[bytes, bytes]], client: Dialect, upstream: Dialect) -> Headers:
-    """An upstream's rate-limit headers, for a client that knows them by these names; none for any other."""
-    if upstream is not client:
-        return ()
-    return tuple((name, value) for name, value in headers if name.startswith(RATE_LIMIT_PREFIXES))
+def rate_limits(headers: Sequence[tuple[bytes, bytes]], client: Dialect, *, now: float) -> Headers:
+    """An upstream's rate-limit headers in the words that the client knows; `now` is in seconds since 1970."""
+    words = RATE_LIMIT_WORDS.get(client.name)
+    return () if words is None else rate_limits_in(words, headers, now=now)
 
 
 class EventCollector:
@@ -97,15 +108,29 @@ def ask_for_stream(
     Raises:
         UpstreamFailed: the upstream's dialect has no word for something in the request.
     """
-    more = {PROGRESS_QUESTION: True} if is_engine else {}
+    more: dict[str, object] = {PROGRESS_QUESTION: True} if is_engine else {}
+    relay: Relay
+    dropped: tuple[str, ...] = ()
     if upstream is client:
+        fields = request.fields
         relay = client.relay(answering, secret=secret, ours=PROGRESS_ANSWER if is_engine else None)
+        fail = failing(relay, client)
+    else:
+        body, dropped = _translated(request, client, upstream, model)
+        fields = _read_members(body) if is_engine else {}
+        writer = client.event_writer(answering)
+        relay = TranslatingRelay(upstream.event_reader(), writer, choices=answering.choices, secret=secret)
+        fail = failing(writer, client)
+    take_note = None
+    if is_engine and asks_for_tokens(fields):
+        more |= TOKENS_QUESTION
+        relay = TokenNotingRelay(relay)
+        take_note = relay.take_note
+    if upstream is client:
         body = client.write_request(request, model=model, ask_usage=ask_usage, more=more)
-        return Question(body, relay, _failing(relay, client))
-    body, dropped = _translated(request, client, upstream, model, more)
-    writer = client.event_writer(answering)
-    relay = TranslatingRelay(upstream.event_reader(), writer, choices=answering.choices, secret=secret)
-    return Question(body, relay, _failing(writer, client), dropped)
+    elif more:
+        body = msgspec.json.encode({**fields, **more})
+    return Question(body, relay, fail, dropped, take_note)
 
 
 def ask_for_events(
@@ -120,25 +145,25 @@ def ask_for_events(
 ) -> Question:
     """The question whose answer is gathered as events, whichever dialect it comes in."""
     more = {PROGRESS_QUESTION: True} if is_engine else {}
-    body, dropped = _translated(request, client, upstream, model, more)
+    body, dropped = _translated(request, client, upstream, model)
+    if more:
+        body = msgspec.json.encode({**_read_members(body), **more})
     relay = TranslatingRelay(upstream.event_reader(), collector, choices=request.choices, secret=secret)
-    return Question(body, relay, _failing(collector, client), dropped)
+    return Question(body, relay, failing(collector, client), dropped)
 
 
-def _failing(speaker: object, client: Dialect) -> Callable[[ApiError], list[Block]]:
+def failing(speaker: object, client: Dialect) -> Callable[[ApiError], list[Block]]:
+    """What ends a stream with an error that `speaker`, a relay or writer of the client's dialect, has begun."""
     if isinstance(speaker, TellsFailure):
         return speaker.fail
     return lambda error: [client.write_error_event(error)]
 
 
-def _translated(
-    request: ChatRequest, client: Dialect, upstream: Dialect, model: str, more: Mapping[str, object]
-) -> tuple[bytes, tuple[str, ...]]:
+def _translated(request: ChatRequest, client: Dialect, upstream: Dialect, model: str) -> tuple[bytes, tuple[str, ...]]:
     try:
         written = translate_request(request, client, upstream, model=model, stream=True)
     except RequestRefused as refused:
         error = refused.error
         failure = Failure(Fault.UNTRANSLATABLE, error.message, type=error.type, param=error.param, code=error.code)
         raise UpstreamFailed(failure) from None
-    body = msgspec.json.encode({**_read_members(written.body), **more}) if more else written.body
-    return body, written.dropped
+    return written.body, written.dropped

@@ -28,8 +28,11 @@ STATUS: Mapping[Fault, int] = {
     Fault.CUT: 502,
     Fault.MALFORMED: 502,
     Fault.TOO_LARGE: 502,
+    Fault.DIFFERS: 502,
     Fault.NO_UPSTREAM: 503,
     Fault.CLIENT_LEFT: 499,
+    Fault.CANCELLED: 499,
+    Fault.STORE_UNAVAILABLE: 503,
     Fault.SHUTTING_DOWN: 503,
     Fault.INTERNAL: 500,
 }
@@ -41,7 +44,14 @@ CALLERS_OWN = (Fault.BAD_REQUEST, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY, Fa
 MISLEADING = (401, 407, 408, 409, 429)
 
 #: Faults of the gateway: no upstream is to blame for them.
-GATEWAYS_OWN = (Fault.NO_UPSTREAM, Fault.CLIENT_LEFT, Fault.SHUTTING_DOWN, Fault.INTERNAL)
+GATEWAYS_OWN = (
+    Fault.NO_UPSTREAM,
+    Fault.CLIENT_LEFT,
+    Fault.CANCELLED,
+    Fault.STORE_UNAVAILABLE,
+    Fault.SHUTTING_DOWN,
+    Fault.INTERNAL,
+)
 
 
 def may_quote(failure: Failure) -> bool:

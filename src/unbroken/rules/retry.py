@@ -77,8 +77,11 @@ TREATMENT: Mapping[Fault, Treatment] = {
     Fault.CUT: Treatment(1, 2),
     Fault.MALFORMED: Treatment(0, 1),
     Fault.TOO_LARGE: Treatment(0, 0),
+    Fault.DIFFERS: Treatment(0, 0),
     Fault.NO_UPSTREAM: Treatment(0, 0),
     Fault.CLIENT_LEFT: STOP,
+    Fault.CANCELLED: STOP,
+    Fault.STORE_UNAVAILABLE: STOP,
     Fault.SHUTTING_DOWN: STOP,
     Fault.INTERNAL: STOP,
 }

@@ -111,6 +111,8 @@ class Dialect(Protocol):
     path: str
     #: Prefix of the ids of its answers, such as `chatcmpl-`, `msg_`, `resp_`.
     id_prefix: str
+    #: Fields of a request that limit how many tokens are answered.
+    token_limits: tuple[str, ...]
 
     def read_request(self, body: bytes) -> ChatRequest:
         """The request, as far as routing needs it; raises RequestRefused naming what is wrong."""
@@ -142,6 +144,18 @@ class Dialect(Protocol):
 
     def event_writer(self, answering: Answering) -> EventWriter:
         """A writer of one stream."""
+        ...
+
+    def continuing_writer(self, answering: Answering, blocks: Sequence[Block]) -> EventWriter:
+        """A writer that goes on where the `blocks` of a stream of this dialect end, in the same envelope (K5).
+
+        Raises:
+            UpstreamFailed: something in them is in no word of ours, so that nobody can tell how it goes on.
+        """
+        ...
+
+    def with_partial(self, request: ChatRequest, text: str) -> ChatRequest:
+        """The same request with `text` as the last words of the assistant; raises RequestRefused where it cannot be."""
         ...
 
     def write_answer(self, events: Sequence[Event], answering: Answering) -> bytes:

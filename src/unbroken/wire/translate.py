@@ -28,7 +28,16 @@ from unbroken.wire.sse import SseEvent
 
 #: Faults that no upstream can have: a word of its own that sounds like one of them means something else.
 _OURS_ALONE = frozenset(
-    {Fault.CLIENT_LEFT, Fault.SHUTTING_DOWN, Fault.INTERNAL, Fault.NO_UPSTREAM, Fault.UNTRANSLATABLE}
+    {
+        Fault.CLIENT_LEFT,
+        Fault.CANCELLED,
+        Fault.STORE_UNAVAILABLE,
+        Fault.SHUTTING_DOWN,
+        Fault.INTERNAL,
+        Fault.NO_UPSTREAM,
+        Fault.UNTRANSLATABLE,
+        Fault.DIFFERS,
+    }
 )
 
 #: What an error in a stream means, by the word that any dialect has for it; our own words stand for themselves.

@@ -11,6 +11,7 @@ from unbroken.chat.stream import Block
 from unbroken.chat.usage import Usage
 from unbroken.wire.anthropic_messages import answer, errors
 from unbroken.wire.anthropic_messages import request as requests
+from unbroken.wire.anthropic_messages.continuing import continuing_writer, with_partial
 from unbroken.wire.anthropic_messages.events import MessageEventReader
 from unbroken.wire.anthropic_messages.read_conversation import read_conversation
 from unbroken.wire.anthropic_messages.relay import MessageRelay
@@ -25,6 +26,7 @@ class AnthropicMessages:
     name = "anthropic-messages"
     path = "/messages"
     id_prefix = "msg_"
+    token_limits: tuple[str, ...] = ("max_tokens",)
 
     def read_request(self, body: bytes) -> ChatRequest:
         return requests.read_request(body)
@@ -49,6 +51,12 @@ class AnthropicMessages:
 
     def event_writer(self, answering: Answering) -> EventWriter:
         return MessageEventWriter(answering)
+
+    def continuing_writer(self, answering: Answering, blocks: Sequence[Block]) -> EventWriter:
+        return continuing_writer(answering, blocks)
+
+    def with_partial(self, request: ChatRequest, text: str) -> ChatRequest:
+        return with_partial(request, text)
 
     def write_answer(self, events: Sequence[Event], answering: Answering) -> bytes:
         return answer.write_answer(events, answering)

@@ -77,8 +77,11 @@ class MessageEventWriter:
         if self._finished is None:
             raise UpstreamFailed(Failure(Fault.CUT, "the answer ended without a reason"))
         self._is_over = True
-        delta = stop_members(self._finished, self._pieces)
+        delta = self._stop_members(self._finished)
         return [write_own("message_delta", delta=delta, usage=write_usage(self._usage)), MESSAGE_STOP]
+
+    def _stop_members(self, finished: Finished) -> dict[str, object]:
+        return {**stop_members(finished, self._pieces)}
 
     def _fail(self, event: Failed) -> list[Block]:
         if self._is_over:

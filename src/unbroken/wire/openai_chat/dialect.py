@@ -13,6 +13,7 @@ from unbroken.wire import dialects
 from unbroken.wire.dialects import Answering, Dialect, Written
 from unbroken.wire.openai_chat import answer, errors, whole
 from unbroken.wire.openai_chat.chunks import ChunkRelay
+from unbroken.wire.openai_chat.continuing import continuing_writer, with_partial
 from unbroken.wire.openai_chat.events import EventReader
 from unbroken.wire.openai_chat.read_conversation import read_conversation
 from unbroken.wire.openai_chat.request import read_request, write_request
@@ -26,6 +27,7 @@ class OpenAIChat:
     name = "openai-chat"
     path = "/chat/completions"
     id_prefix = "chatcmpl-"
+    token_limits: tuple[str, ...] = ("max_tokens", "max_completion_tokens", "n_predict")
 
     def read_request(self, body: bytes) -> ChatRequest:
         return read_request(body)
@@ -61,6 +63,12 @@ class OpenAIChat:
 
     def event_writer(self, answering: Answering) -> dialects.EventWriter:
         return EventWriter(answering)
+
+    def continuing_writer(self, answering: Answering, blocks: Sequence[Block]) -> dialects.EventWriter:
+        return continuing_writer(answering, blocks)
+
+    def with_partial(self, request: ChatRequest, text: str) -> ChatRequest:
+        return with_partial(request, text)
 
     def write_answer(self, events: Sequence[Event], answering: Answering) -> bytes:
         return whole.write_answer(events, answering)

@@ -13,6 +13,7 @@ from unbroken.wire.dialects import Answering, Dialect, Written
 from unbroken.wire.openai_chat.errors import read_error, write_error
 from unbroken.wire.openai_responses.answer import relay_answer, write_answer
 from unbroken.wire.openai_responses.ask import write_conversation
+from unbroken.wire.openai_responses.continuing import continuing_writer, with_partial
 from unbroken.wire.openai_responses.conversation import read_conversation
 from unbroken.wire.openai_responses.errors import write_error_event
 from unbroken.wire.openai_responses.events import ResponseReader
@@ -27,6 +28,7 @@ class OpenAiResponses:
     name = "openai-responses"
     path = "/responses"
     id_prefix = "resp_"
+    token_limits: tuple[str, ...] = ("max_output_tokens",)
 
     def read_request(self, body: bytes) -> ChatRequest:
         return read_request(body)
@@ -51,6 +53,12 @@ class OpenAiResponses:
 
     def event_writer(self, answering: Answering) -> ResponseWriter:
         return ResponseWriter(answering)
+
+    def continuing_writer(self, answering: Answering, blocks: Sequence[Block]) -> ResponseWriter:
+        return continuing_writer(answering, blocks)
+
+    def with_partial(self, request: ChatRequest, text: str) -> ChatRequest:
+        return with_partial(request, text)
 
     def write_answer(self, events: Sequence[Event], answering: Answering) -> bytes:
         return write_answer(events, answering)

@@ -34,7 +34,7 @@ from unbroken.wire.openai_responses.usage import usage_object
 
 AnyItem = TypeVar("AnyItem", bound=Item)
 
-_Said = (
+Said = (
     TextDelta
     | ReasoningDelta
     | ReasoningSigned
@@ -101,7 +101,7 @@ class ResponseWriter:
             return []
         if self._reason is None:
             raise UpstreamFailed(Failure(Fault.CUT, "the answer ended without a reason"))
-        has_refused = any(isinstance(item, MessageItem) and item.has_refused for item in self._items)
+        has_refused = any(item.has_refused for item in self._items)
         why = incomplete_reason(self._reason, has_refused=has_refused)
         if why is None:
             return self._terminate("completed")
@@ -132,7 +132,7 @@ class ResponseWriter:
         response = self._object.state("in_progress", [])
         return self._blocks([Piece(type, {"response": response}) for type in ("created", "in_progress")])
 
-    def _say(self, event: _Said) -> list[Piece]:
+    def _say(self, event: Said) -> list[Piece]:
         pieces: list[Piece] = []
         match event:
             case TextDelta(text) if text:
