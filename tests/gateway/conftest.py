@@ -18,7 +18,8 @@ from uvicorn.server import ServerState
 
 from unbroken.gateway.app import Gateway
 from unbroken.gateway.journal import Journal
-from unbroken.gateway.serve import GatewayServer, listen
+from unbroken.gateway.listening import listen
+from unbroken.gateway.serve import GatewayServer
 from unbroken.settings.tree import ServerSettings, Settings, UpstreamSettings
 from unbroken.upstream.scripted import ScriptedUpstream
 from unbroken.wire.sse import SseReader
@@ -152,7 +153,7 @@ class Served:
 
     async def wait_until_idle(self) -> None:
         """Waits until no answer is produced any more, and its request is booked."""
-        while self.gateway.producers:
+        while self.gateway.running:
             await self.turn()
 
     async def turn(self) -> None:
@@ -185,13 +186,15 @@ def settings_of(*upstreams: ScriptedUpstream | UpstreamSettings, **sections: Any
         u if isinstance(u, UpstreamSettings) else upstream_settings(f"up{n}", u) for n, u in enumerate(upstreams)
     )
     retries = {"backoff_first": 0.001, "backoff_most": 0.01, **sections.pop("retries", {})}
-    settings = msgspec.convert({**sections, "retries": retries}, Settings)
+    store = {"streams": "memory", **sections.pop("store", {})}
+    settings = msgspec.convert({**sections, "retries": retries, "store": store}, Settings)
     return msgspec.structs.replace(settings, upstream=named)
 
 
 def upstream_settings(name: str, scripted: ScriptedUpstream, **fields: Any) -> UpstreamSettings:
-    """How a scripted upstream is reached; it serves the model `m`."""
+    """How a scripted upstream is reached; it serves the model `m`, and is asked to go on with an answer if told so."""
     known = {"name": name, "base_url": scripted.base_url, "api_key": UPSTREAM_KEY, "models": ("m",)}
+    known["continuation"] = "none"
     return UpstreamSettings(**{**known, **fields})
 
 

@@ -74,7 +74,7 @@ def alive() -> Counter[str]:
 
 
 async def test_nothing_is_left_of_streams_however_they_end(serve, upstream: ScriptedUpstream, dial) -> None:
-    before, tasks = alive(), len(asyncio.all_tasks())
+    before = alive()
     gate = Gate()
     big = text(["x" * 20_000] * 100)
     endings = {
@@ -88,6 +88,7 @@ async def test_nothing_is_left_of_streams_however_they_end(serve, upstream: Scri
     }
     upstream.answer_with(lambda request: endings[question_of(request)])
     gateway = await serve(upstream, retries={"attempts": 1, "breaker_failures": 1000})
+    tasks = len(asyncio.all_tasks())
 
     async def ask(ending: str) -> None:
         line = await dial(gateway)
@@ -113,7 +114,7 @@ async def test_nothing_is_left_of_streams_however_they_end(serve, upstream: Scri
     await gateway.wait_until_connections(0)
     await upstream.wait_until_idle()
     async with asyncio.timeout(10):
-        while gateway.gateway.producers or len(asyncio.all_tasks()) > tasks:
+        while gateway.gateway.productions or len(asyncio.all_tasks()) > tasks:
             await asyncio.sleep(0.005)
     del asking
     assert alive() == before

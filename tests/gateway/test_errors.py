@@ -110,7 +110,7 @@ async def test_a_wrong_method_is_told_the_right_ones(
     assert error_of(response)["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat/completions/", "/v1/modelsx", "/v1/%00", "/..%2f..", "//"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat/", "/v1/modelsx", "/v1/%00", "/..%2f..", "//"])
 async def test_an_unknown_path_is_a_404(serve, upstream: ScriptedUpstream, path: str) -> None:
     gateway = await serve(upstream)
     response = await gateway.client.get(f"http://127.0.0.1:{gateway.port}{path}")

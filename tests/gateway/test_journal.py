@@ -6,7 +6,7 @@ import threading
 import msgspec
 import pytest
 
-from unbroken.gateway.journal import MAX_WAITING, Journal
+from unbroken.gateway.journal import MAX_WAITING, MAX_WRITE_BYTES, Journal
 from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, text
 
 pytestmark = pytest.mark.anyio
@@ -180,6 +180,31 @@ class Full(io.StringIO):
         if self.is_full:
             raise OSError(28, "No space left on device")
         return super().write(text)
+
+
+class Written(io.StringIO):
+    """Keeps what was written at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.pieces.append(text)
+        return super().write(text)
+
+
+def test_what_is_written_at_once_are_whole_lines_that_fit_a_pipe() -> None:
+    """Several workers write to one standard error."""
+    out = Written()
+    journal = Journal(out, format="json", always={"worker": 2})
+    for number in range(500):
+        journal.note("request", number=number, message="é" * (number % 100))
+    journal.close()
+    assert all(piece.endswith("\n") and len(piece.encode()) <= MAX_WRITE_BYTES for piece in out.pieces)
+    assert len(out.pieces) < 50
+    assert [line["number"] for line in read(out)] == list(range(500))
+    assert {line["worker"] for line in read(out)} == {2}
 
 
 def test_a_full_disk_does_not_end_the_log() -> None:

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from unbroken.gateway.admission import Keyring, allows_origin, is_loopback
-from unbroken.gateway.serve import check_address
+from unbroken.gateway.listening import check_address
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import ServerSettings, Settings
 from unbroken.upstream.scripted import ScriptedUpstream, error

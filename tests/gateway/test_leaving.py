@@ -116,7 +116,7 @@ async def test_a_client_that_leaves_in_the_very_moment_of_a_failure_is_not_retri
     async with raw_client(gateway) as client:
         await client.send(stream=True)
         await upstream.wait_for_requests(1)
-        (producer,) = gateway.gateway.producers
+        (producer,) = gateway.gateway.productions
         producer._attempt.lost(Failure(Fault.RESET, "the connection was closed"))
         producer.stop(Failure(Fault.CLIENT_LEFT, "the client has gone"))
         await gateway.wait_until_idle()

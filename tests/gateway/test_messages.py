@@ -1,5 +1,6 @@
 """`/v1/messages`: what is Anthropic's own in it, over upstreams of its dialect and of others."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -213,12 +214,30 @@ async def test_an_upstreams_own_rate_limits_are_told(serve, claude: ScriptedUpst
     assert "x-internal" not in response.headers
 
 
-async def test_another_dialects_rate_limits_are_not(serve, upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_dialects_rate_limits_are_told_in_this_ones_words(
+    serve, upstream: ScriptedUpstream, stream: bool
+) -> None:
     """H9"""
-    upstream.script(text("one") | with_headers({"x-ratelimit-remaining-requests": "59"}))
-    response = await ask(await serve(upstream))
-    assert response.status_code == 200
-    assert "x-ratelimit-remaining-requests" not in response.headers
+    limits = {
+        "x-ratelimit-remaining-requests": "59",
+        "x-ratelimit-reset-tokens": "6m0s",
+        "x-ratelimit-limit-project-tokens": "9",
+    }
+    upstream.script(text("one") | with_headers(limits))
+    response = await ask(await serve(upstream), stream=stream)
+    told = {name: value for name, value in response.headers.items() if "ratelimit" in name}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told.pop("anthropic-ratelimit-tokens-reset"))
+    assert told == {"anthropic-ratelimit-requests-remaining": "59"}
+
+
+async def test_openai_clients_are_told_this_dialects_limits_in_their_words(serve, claude: ScriptedUpstream) -> None:
+    """H9"""
+    limits = {"anthropic-ratelimit-tokens-limit": "40000", "anthropic-ratelimit-input-tokens-limit": "30000"}
+    claude.script(streamed(ANTHROPIC_MESSAGES, [START, TextDelta("one"), STOP]) | with_headers(limits))
+    answer = await (await serve(speaking(claude))).stream()
+    told = {name: value for name, value in answer.headers.items() if "ratelimit" in name}
+    assert told == {"x-ratelimit-limit-tokens": "40000"}
 
 
 @pytest.mark.parametrize("stream", [True, False])

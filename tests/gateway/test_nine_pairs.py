@@ -582,7 +582,7 @@ async def test_a_client_that_leaves_closes_the_upstream(
         await upstream.wait_until_left(left)
         line = await gateway.wait_for_line()
         assert line["outcome"] == "client_left"
-        assert not gateway.gateway.producers
+        assert not gateway.gateway.productions
 
 
 async def leave(gateway: Served, path: str, question: dict[str, Any], gate: Gate) -> None:

@@ -143,7 +143,7 @@ async def test_nothing_stays_behind_after_streams_of_every_kind(serve, upstream:
         tracemalloc.stop()
     assert after - before < 150_000, "less than a kilobyte for each of 160 answers"
     assert len(gateway.gateway.log) == 0
-    assert not gateway.gateway.producers
+    assert not gateway.gateway.productions
     (state,) = gateway.gateway.upstreams
     assert state.open_requests == 0
     metrics = await gateway.metrics()

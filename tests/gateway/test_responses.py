@@ -364,19 +364,11 @@ async def test_a_response_repeats_its_request(serve, upstream: ScriptedUpstream,
 # --- what is refused
 
 
-async def test_background_is_refused_by_name(serve, upstream: ScriptedUpstream) -> None:
-    gateway = await serve(upstream)
-    message = check_error(await ask(gateway, background=True), 400, "background", "unsupported_parameter")
-    assert "not served yet" in message
-    assert not upstream.requests
-    assert (await answered(gateway, background=False))["background"] is False
-
-
-async def test_a_kept_response_is_not_streamed_yet(serve, upstream: ScriptedUpstream) -> None:
+async def test_a_kept_response_that_was_not_durable_has_no_events(serve, upstream: ScriptedUpstream) -> None:
     gateway = await serve(upstream)
     id = (await answered(gateway))["id"]
     response = await gateway.client.get(f"/responses/{id}", params={"stream": "true"})
-    assert "cannot be streamed yet" in check_error(response, 400, "stream", "unsupported_parameter")
+    assert "not made durable" in check_error(response, 400, "stream", "unsupported_parameter")
     assert (await gateway.client.get(f"/responses/{id}", params={"stream": "false"})).status_code == 200
 
 
@@ -398,9 +390,8 @@ async def test_an_item_of_no_kind_is_refused(
         ("GET", "/responses", "POST, OPTIONS"),
         ("HEAD", "/responses", "POST, OPTIONS"),
         ("DELETE", "/responses", "POST, OPTIONS"),
-        ("POST", "/responses/resp_1", "GET, HEAD, DELETE, OPTIONS"),
-        ("PUT", "/responses/resp_1", "GET, HEAD, DELETE, OPTIONS"),
-        ("POST", "/responses/resp_1/cancel", "GET, HEAD, DELETE, OPTIONS"),
+        ("PUT", "/responses/resp_1", "GET, HEAD, DELETE, POST, OPTIONS"),
+        ("PATCH", "/responses/resp_1/cancel", "GET, HEAD, DELETE, POST, OPTIONS"),
     ],
 )
 async def test_other_methods_are_told_which_ones(

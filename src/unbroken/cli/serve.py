@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,9 @@ def serve(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; beyond loopback a key is needed.")] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", help="Port, 8080 by default; 0 takes a free one.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", help="Processes that serve, 1 by default; one for each core.")
+    ] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="A GGUF file to run.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, human or json.")] = None,
     log_file: Annotated[str | None, typer.Option(help="File for the log, in place of standard error.")] = None,
@@ -32,7 +35,7 @@ def serve(
     Examples:
       unbroken serve
       unbroken serve --port 9000 --model models/qwen3-4b.gguf
-      unbroken serve --config unbroken.toml
+      unbroken serve --config unbroken.toml --workers 4
       UNBROKEN_KEYS_APP=a-key-of-yours unbroken serve --host 0.0.0.0
 
     \b
@@ -40,7 +43,7 @@ def serve(
       OPENAI_BASE_URL=http://127.0.0.1:8080/v1
     """
     flags: dict[str, dict[str, Any]] = {
-        "server": {"host": host, "port": port},
+        "server": {"host": host, "port": port, "workers": workers},
         "log": {"format": log_format, "file": log_file},
     }
     with settings_must_be_valid():
@@ -53,9 +56,8 @@ def _run(config: Path | None, flags: dict[str, dict[str, Any]], model: Path | No
     import uvloop
 
     from unbroken.gateway.discover import with_found_upstreams
+    from unbroken.gateway.listening import check_address
     from unbroken.gateway.running import remembered
-    from unbroken.gateway.serve import check_address
-    from unbroken.gateway.serve import serve as serve_gateway
 
     async def read() -> Settings:
         settings = settings_from(config, flags)
@@ -63,15 +65,25 @@ def _run(config: Path | None, flags: dict[str, dict[str, Any]], model: Path | No
         return await with_found_upstreams(settings, os.environ, model)
 
     async def run() -> int:
+        settings = await read()
         with remembered() as remember:
-            return await serve_gateway(
-                await read(),
-                read_again=read,
-                announce=lambda gateway, port: _announce(gateway.settings, port, remember),
+            return await _server(settings)(
+                settings, read_again=read, announce=lambda settings, port: _announce(settings, port, remember)
             )
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run())
+
+
+def _server(settings: Settings) -> Callable[..., Awaitable[int]]:
+    """What serves these settings: this very process, or several under its supervision."""
+    if settings.server.workers > 1:
+        from unbroken.gateway.supervisor import supervise
+
+        return supervise
+    from unbroken.gateway.serve import serve
+
+    return serve
 
 
 def _announce(settings: Settings, port: int, remember: Callable[[int], None]) -> None:

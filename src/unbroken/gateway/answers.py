@@ -1,7 +1,7 @@
-"""One answer: a request in any dialect, its producer, and the answer back to the client, whole or as a stream."""
+"""One answer: a request in any dialect, its production, and the answer back to the client, whole or as a stream."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
@@ -11,9 +11,14 @@ from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Offset, StreamId
 from unbroken.gateway.call import Call, ClientLeft
+from unbroken.gateway.durability import fingerprint, read_durability
+from unbroken.gateway.durable_answers import send_durable_answer
 from unbroken.gateway.follow import Ending, StreamFollower
 from unbroken.gateway.models import unknown_model
+from unbroken.gateway.origin import Origin
 from unbroken.gateway.produce import Producer
+from unbroken.gateway.production import Asked, Production
+from unbroken.gateway.whole import WholeProduction
 from unbroken.rules.outcome import api_error
 from unbroken.wire.dialects import Dialect
 from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
@@ -31,64 +36,81 @@ async def create_chat_completion(gateway: "Gateway", call: Call, key_name: str) 
 
 async def create_answer(gateway: "Gateway", call: Call, key_name: str, dialect: Dialect) -> None:
     """Serves one request of a dialect."""
-    request = dialect.read_request(await call.read_json_body(gateway.settings.server.body_limit))
-    await send_answer(gateway, call, request, dialect, key_name)
+    body = await call.read_json_body(gateway.settings.server.body_limit)
+    await send_answer(gateway, call, dialect.read_request(body), body, dialect, key_name)
 
 
 async def send_answer(
     gateway: "Gateway",
     call: Call,
     request: ChatRequest,
+    body: bytes,
     dialect: Dialect,
     key_name: str,
+    *,
     echo: Mapping[str, Raw] | None = None,
-    on_whole: Callable[[Producer], None] | None = None,
+    is_background: bool = False,
 ) -> None:
-    """Answers a request; `echo` are fields that the answer repeats, `on_whole` hears of an answer that is whole."""
+    """Answers a request; `body` is what the client sent of it, `echo` are fields that the answer repeats."""
     started_at = call.connection.loop.time()
+    durability = read_durability(call.headers, gateway.settings.store, is_background=is_background)
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
     stream = StreamId(f"{dialect.id_prefix}{gateway.ids.new()}")
     if call.connection.is_lost:
         raise ClientLeft
-    producer = Producer(request, stream, gateway.means, dialect, call.headers, echo, on_whole)
-    gateway.producers.add(producer)
+    asked = Asked(request, stream, dialect, int(gateway.means.now()), call.headers, echo or request.fields)
+    origin = Origin(call.method, call.path, call.request_id.decode(), key_name, started_at)
+    if durability is not None:
+        return await send_durable_answer(gateway, call, asked, durability, fingerprint(call.path, body), origin)
+    on_whole = gateway.on_whole(asked, key_name)
+    production: Producer | WholeProduction = (
+        Producer(asked, gateway.means, on_whole=on_whole)
+        if request.stream
+        else WholeProduction(asked, gateway.means, on_whole=on_whole)
+    )
+    gateway.productions.add(production)
     try:
-        await (_send_stream if request.stream else _send_answer)(gateway, call, producer, stream)
+        if isinstance(production, Producer):
+            await _send_stream(gateway, call, production, stream)
+        else:
+            await _send_answer(call, production)
     finally:
-        gateway.producers.discard(producer)
-        gateway.book(call, request, producer, key_name, started_at)
+        gateway.productions.discard(production)
+        gateway.book(production, origin, status=call.status)
+        call.is_noted = True
 
 
-async def _send_answer(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:
-    call.connection.on_lost = lambda: producer.stop(LEFT)
+async def _send_answer(call: Call, production: WholeProduction) -> None:
+    call.connection.on_lost = lambda: production.stop(LEFT)
     try:
-        answer = await producer.answer()
+        answer = await production.answer()
     except UpstreamFailed as failed:
-        await _refuse(call, producer, failed.failure)
+        await refuse(call, production, failed.failure)
     else:
-        call.tell_of(producer.account.dropped, producer.account.limits)
+        call.tell_of(production.account.dropped, production.account.limits)
         await call.respond_json(answer.body)
 
 
-async def _refuse(call: Call, producer: Producer, failure: Failure) -> None:
+async def refuse(call: Call, production: Production, failure: Failure) -> None:
+    """Tells the client why there is no answer."""
     if failure is LEFT:
         raise ClientLeft
-    await call.respond_error(api_error(failure, producer.account.upstream))
+    await call.respond_error(api_error(failure, production.account.upstream))
 
 
 async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:
-    production = asyncio.create_task(producer.write_stream())
+    task = asyncio.create_task(producer.write_stream())
     call.connection.on_lost = lambda: producer.stop(LEFT)
     gateway.metrics.open_streams += 1
     try:
         keep_alive = gateway.settings.keep_alive
-        await _wait_until_begun(producer, keep_alive.first)
+        await producer.wait_until_begun(keep_alive.first)
         # What the log holds decides, not how the stream stands by now: what is in it has to reach the client.
         if producer.begun.done() and not producer.begun.result():
-            await production
+            await task
             assert producer.account.failure is not None
-            return await _refuse(call, producer, producer.account.failure)
+            return await refuse(call, producer, producer.account.failure)
         call.tell_of(producer.account.dropped, producer.account.limits)
         await call.begin_event_stream()
         follower = StreamFollower(
@@ -109,36 +131,10 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
             producer.stop(LEFT)
         else:
             await call.end_event_stream()
-        await production
+        await task
     finally:
         gateway.metrics.open_streams -= 1
-        if not production.done():
+        if not task.done():
             producer.stop(LEFT)
-            await production
+            await task
         await gateway.log.forget(stream)
-
-
-async def _wait_until_begun(producer: Producer, patience: float) -> None:
-    """Waits for the first token, a failure, or until the upstream has been silent for `patience` seconds.
-
-    As long as it waits, an upstream's failure can still be told with a status of its own (FAULTS.md 33).
-    """
-    loop = asyncio.get_running_loop()
-    decided: asyncio.Future[None] = loop.create_future()
-
-    def decide(_: object = None) -> None:
-        if not decided.done():
-            decided.set_result(None)
-
-    def look() -> None:
-        if loop.time() >= producer.heard_at + patience:
-            decide()
-        else:
-            timers[0] = loop.call_at(producer.heard_at + patience, look)
-
-    timers = [loop.call_at(producer.heard_at + patience, look)]
-    producer.begun.add_done_callback(decide)
-    try:
-        await decided
-    finally:
-        timers[0].cancel()

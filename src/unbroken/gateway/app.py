@@ -10,26 +10,32 @@ from typing import Any
 
 from unbroken.chat.error import ApiError, RequestRefused
 from unbroken.chat.fault import Failure, Fault
-from unbroken.chat.request import ChatRequest
 from unbroken.chat.usage import Usage
 from unbroken.gateway import health, models
 from unbroken.gateway.admission import Keyring, allows_origin, caller_name
 from unbroken.gateway.answers import create_chat_completion
 from unbroken.gateway.call import Call, ClientLeft, Receive, Scope, Send
 from unbroken.gateway.cors import cors_headers, preflight
+from unbroken.gateway.durable import DurableStreams
 from unbroken.gateway.ids import SecretIds
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.messages import count_tokens, create_message
 from unbroken.gateway.metrics import Metrics
-from unbroken.gateway.produce import Means, Producer
-from unbroken.gateway.responses import create_response, delete_response, get_response
-from unbroken.gateway.upstreams import Upstreams
+from unbroken.gateway.origin import Origin
+from unbroken.gateway.produce import Producer
+from unbroken.gateway.production import Asked, Means, OnWhole, Production
+from unbroken.gateway.reaper import Reaper
+from unbroken.gateway.responses import cancel_response, create_response, delete_response, get_response, response_keeper
+from unbroken.gateway.store_errors import told
+from unbroken.gateway.stores import Stores
+from unbroken.gateway.streams import delete_stream, get_chat_completion, get_stream, list_streams
+from unbroken.gateway.upstreams import NewEngine, Upstreams
 from unbroken.rules.lifecycle import State
-from unbroken.rules.outcome import may_quote
+from unbroken.rules.outcome import STATUS, may_quote
 from unbroken.rules.retry import RetryPolicy
 from unbroken.settings.tree import Settings
+from unbroken.store.log import LogError
 from unbroken.store.memory import MemoryStreamLog
-from unbroken.store.responses import MemoryResponseStore, ResponseStore
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 
@@ -38,10 +44,13 @@ Handler = Callable[["Gateway", Call, str], Awaitable[None]]
 #: path → method → handler; a path that ends in `/` takes whatever follows.
 ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/chat/completions": {"POST": create_chat_completion},
+    "/v1/chat/completions/": {"GET": get_chat_completion},
+    "/v1/streams": {"GET": list_streams},
+    "/v1/streams/": {"GET": get_stream, "DELETE": delete_stream},
     "/v1/messages": {"POST": create_message},
     "/v1/messages/count_tokens": {"POST": count_tokens},
     "/v1/responses": {"POST": create_response},
-    "/v1/responses/": {"GET": get_response, "DELETE": delete_response},
+    "/v1/responses/": {"GET": get_response, "DELETE": delete_response, "POST": cancel_response},
     "/v1/models": {"GET": models.list_models},
     "/v1/models/": {"GET": models.get_model},
     "/healthz": {"GET": health.healthz},
@@ -64,17 +73,27 @@ class Gateway:
         settings: Settings,
         journal: Journal,
         *,
+        stores: Stores | None = None,
         chance: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
+        new_engine: NewEngine | None = None,
     ) -> None:
         self._loop_time = asyncio.get_running_loop().time
         self.journal = journal
         self.metrics = Metrics()
+        #: The log of plain streams.
         self.log = MemoryStreamLog()
-        self.responses: ResponseStore = MemoryResponseStore()
-        self.upstreams = Upstreams(journal, chance)
+        stores = stores or Stores.of(settings, now=now)
+        self.responses = stores.responses
+        self.durable = DurableStreams(
+            stores.log, journal, means=lambda: self.means, on_whole=self.on_whole, book=self._book_durable
+        )
+        self._reaper = Reaper(self.durable, journal, lease=settings.store.lease)
+        self._reaping: asyncio.Task[None] | None = None
+        self.upstreams = Upstreams(journal, chance, new_engine)
         self.model_lists = models.ModelLists(self._loop_time)
-        self.producers: set[Producer] = set()
+        #: The plain answers that are being made.
+        self.productions: set[Production] = set()
         self.ids = SecretIds()
         self.is_draining = False
         self._chance = chance
@@ -93,18 +112,34 @@ class Gateway:
         self.means = Means(self.upstreams, self.log, self.metrics, settings.timeouts, policy, self._chance, self._now)
 
     async def start(self) -> None:
-        """Starts what runs beside the requests."""
+        """Starts what runs beside the requests; called again after a reload.
+
+        Raises:
+            LogError: the store of durable streams cannot be used.
+        """
         await self.upstreams.start()
+        if self._reaping is None:
+            await self.durable.log.start()
+            self._reaping = asyncio.create_task(self._reaper.run())
 
     async def close(self) -> None:
-        """Ends what still runs, with an error that says so, and stops what was started."""
+        """Ends what still runs: plain answers with an error that says so, durable ones for another to go on with."""
         self.stop_answers()
+        if self._reaping is not None:
+            self._reaping.cancel()
+            await self.durable.hand_over()
+            await self.durable.log.close()
         await self.upstreams.close()
 
     def stop_answers(self) -> None:
-        """Ends every running answer with a clear error."""
-        for producer in list(self.producers):
-            producer.stop(Failure(Fault.SHUTTING_DOWN, "the gateway is shutting down"))
+        """Ends every running plain answer with a clear error."""
+        for production in list(self.productions):
+            production.stop(Failure(Fault.SHUTTING_DOWN, "the gateway is shutting down"))
+
+    @property
+    def running(self) -> int:
+        """How many answers are being made here."""
+        return len(self.productions) + len(self.durable)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
@@ -121,11 +156,21 @@ class Gateway:
         if not call.is_noted and (call.route not in QUIET or call.status >= 400):
             self._note(call, self._loop_time() - started_at)
 
-    def book(self, call: Call, request: ChatRequest, producer: Producer, key_name: str, started_at: float) -> None:
+    def on_whole(self, asked: Asked, key_name: str) -> OnWhole | None:
+        """Who wants to hear of the whole answer, None if nobody does."""
+        return response_keeper(self, asked, key_name) if asked.dialect is OPENAI_RESPONSES else None
+
+    def _book_durable(self, producer: Producer, origin: Origin) -> None:
+        failure = producer.account.failure
+        is_refused = failure is not None and producer.has_said_nothing
+        self.book(producer, origin, status=STATUS[failure.fault] if failure and is_refused else 200)
+
+    def book(self, production: Production, origin: Origin, *, status: int) -> None:
         """Writes the line of one answer, and counts it."""
-        account, now = producer.account, self._loop_time()
+        account, now, request = production.account, self._loop_time(), production.asked.request
+        started_at = origin.started_at
         failure = account.failure
-        outcome = producer.state.value if failure is None else failure.fault.value
+        outcome = production.state.value if failure is None else failure.fault.value
         usage = account.usage or Usage()
         first_token = account.first_token_at - started_at if account.first_token_at else None
         answered = self.metrics.answered(account.model or request.model, account.upstream)
@@ -136,19 +181,19 @@ class Gateway:
         if first_token is not None:
             answered.first_token.observe(first_token)
             answered.gaps.total += now - account.first_token_at
-        call.is_noted = True
-        is_quiet = failure is not None and (producer.state is State.CANCELLED or may_quote(failure))
+        is_quiet = failure is not None and (production.state is State.CANCELLED or may_quote(failure))
         self.journal.note(
             "request",
-            method=call.method,
-            path=call.path,
-            status=call.status or 499,
-            id=call.request_id.decode(),
-            key=key_name or None,
+            method=origin.method,
+            path=origin.path,
+            status=status or 499,
+            id=origin.request_id,
+            key=origin.key_name or None,
             model=request.model,
             answered=account.model if account.model != request.model else None,
             upstream=account.upstream or None,
             attempts=account.attempts,
+            continued=len(account.continuations) or None,
             stream=request.stream,
             input_tokens=usage.input,
             output_tokens=usage.output,
@@ -188,6 +233,12 @@ class Gateway:
         except RequestRefused as refused:
             call.refused_for = refused.error.code
             await call.respond_error(refused.error)
+        except LogError as error:
+            self.journal.note("store", id=call.request_id.decode(), message=str(error))
+            if call.status:
+                return call.abort()
+            call.refused_for = told(error).code
+            await call.respond_error(told(error))
         except ClientLeft:
             call.status = call.connection.refused_with or 499
 

@@ -10,7 +10,9 @@ import msgspec
 from unbroken.gateway.app import Gateway
 from unbroken.gateway.discover import with_found_upstreams
 from unbroken.gateway.journal import Journal
-from unbroken.gateway.serve import GatewayServer, listen
+from unbroken.gateway.listening import listen
+from unbroken.gateway.serve import GatewayServer
+from unbroken.gateway.stores import MEMORY
 from unbroken.settings.read import read_settings
 from unbroken.settings.tree import Settings
 
@@ -38,6 +40,8 @@ async def serve_in_background(settings: Settings, journal: Journal) -> AsyncIter
     """Serves `settings` on a free port of loopback; gives the gateway and its base URL."""
     server_settings = msgspec.structs.replace(settings.server, host="127.0.0.1", port=0)
     listening = listen(server_settings)
+    # Nobody comes back to it once this process has ended.
+    settings = msgspec.structs.replace(settings, store=msgspec.structs.replace(settings.store, streams=MEMORY))
     gateway = Gateway(settings, journal)
     server = _QuietServer(gateway, server_settings)
     await gateway.start()

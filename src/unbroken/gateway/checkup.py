@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.gateway.journal import Journal
-from unbroken.gateway.serve import check_address, listen, open_journal
+from unbroken.gateway.listening import check_address, listen, open_journal
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings

@@ -8,12 +8,12 @@ from unbroken.gateway.call import Call
 if TYPE_CHECKING:
     from unbroken.gateway.app import Gateway
 
-EXPOSED = b"x-request-id, retry-after"
+EXPOSED = b"x-request-id, retry-after, unbroken-stream, unbroken-replayed"
 PREFLIGHT_SECONDS = b"600"  # for which a browser need not ask again
 
 _HEADER_NAMES = re.compile(rb"[\w!#$%&'*+.^`|~-]+(\s*,\s*[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
 _MAX_HEADER_NAMES = 1000  # bytes of them that are repeated to a browser
-_USUAL_HEADERS = b"authorization, content-type, x-request-id"
+_USUAL_HEADERS = b"authorization, content-type, x-request-id, idempotency-key, unbroken-durable, last-event-id"
 
 
 def cors_headers(origin: bytes, allowed: tuple[str, ...]) -> list[tuple[bytes, bytes]]:

@@ -31,8 +31,9 @@ async def readyz(gateway: "Gateway", call: Call, key_name: str) -> None:
 
 
 async def metrics(gateway: "Gateway", call: Call, key_name: str) -> None:
-    """Prometheus' exposition text."""
-    body = gateway.metrics.render()
+    """Prometheus' exposition text, of all workers."""
+    own = gateway.metrics
+    body = own.render() if own.of_all_workers is None else await own.of_all_workers()
     await call.respond(200, body, (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"))
 
 

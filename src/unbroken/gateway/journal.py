@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -15,6 +15,7 @@ import msgspec
 
 MAX_WAITING = 10_000  # lines; what comes beyond is counted and dropped
 GATHER_SECONDS = 0.02  # for which lines gather once one has come: the thread is woken for crowds, not for lines
+MAX_WRITE_BYTES = 4096  # PIPE_BUF: so many reach a pipe in one piece, whoever else writes to it
 
 # Nothing that moves a terminal's cursor, begins a line or turns the direction of the text.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -35,12 +36,22 @@ class _Order:
 
 
 class Journal:
-    """Writes lines to a file or a terminal, as JSON or for people."""
+    """Writes lines to a file or a terminal, as JSON or for people; `always` are fields that every line has.
+
+    Several processes may write to one file: lines stay whole.
+    """
 
     def __init__(
-        self, out: TextIO | None = None, *, format: str = "auto", file: str = "", clock: Callable[[], float] = time.time
+        self,
+        out: TextIO | None = None,
+        *,
+        format: str = "auto",
+        file: str = "",
+        clock: Callable[[], float] = time.time,
+        always: Mapping[str, Any] | None = None,
     ) -> None:
         self._clock = clock
+        self._always = dict(always or {})
         self._waiting: deque[Line | _Order] = deque()
         self._dropped = 0
         self._is_woken = self._is_closed = False
@@ -132,16 +143,15 @@ class Journal:
             order.done.set()
 
     def _write(self, lines: list[str]) -> None:
-        if not lines:
-            return
-        try:
-            self._to.write("".join(lines))
-            self._to.flush()
-        except (OSError, ValueError):
-            self._dropped += len(lines)  # a full disk or a closed terminal must not end the gateway
+        for piece in _pieces(lines):
+            try:
+                self._to.write(piece)
+                self._to.flush()
+            except (OSError, ValueError):
+                self._dropped += piece.count("\n")  # a full disk or a closed terminal must not end the gateway
 
     def _render(self, at: float, event: str, fields: dict[str, Any]) -> str:
-        said = {name: value for name, value in fields.items() if value is not None}
+        said = {name: value for name, value in fields.items() if value is not None} | self._always
         if self._is_json:
             try:
                 return _encode({"time": self._timestamp(at), "event": event, **said}).decode() + "\n"
@@ -155,6 +165,19 @@ class Journal:
         if second != self._second:
             self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
         return f"{self._stamp}.{int((at - second) * 1000):03d}Z"
+
+
+def _pieces(lines: list[str]) -> Iterator[str]:
+    """The lines, put together to what is written at once."""
+    piece, size = "", 0
+    for line in lines:
+        length = len(line.encode(errors="replace"))
+        if piece and size + length > MAX_WRITE_BYTES:
+            yield piece
+            piece, size = "", 0
+        piece, size = piece + line, size + length
+    if piece:
+        yield piece
 
 
 def _human(name: str, value: Any) -> str:

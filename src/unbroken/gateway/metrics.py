@@ -1,7 +1,7 @@
 """What `/metrics` says, gathered in plain numbers and put into Prometheus' words when it is asked for."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -74,6 +74,8 @@ class Metrics:
         self.open_streams = 0
         #: Gives the upstreams as they stand; set by whoever has them.
         self.upstreams: Callable[[], Iterable[UpstreamSnapshot]] = tuple
+        #: Gives the exposition text of all workers; set where there are several.
+        self.of_all_workers: Callable[[], Awaitable[bytes]] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 

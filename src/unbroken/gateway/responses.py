@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,9 +10,16 @@ from msgspec import Raw
 
 from unbroken.chat.error import RequestRefused, invalid
 from unbroken.chat.request import ChatRequest
+from unbroken.chat.stream import Block, Offset, StreamStatus
 from unbroken.gateway.answers import send_answer
 from unbroken.gateway.call import Call
-from unbroken.gateway.produce import Producer
+from unbroken.gateway.durable_answers import send_stream
+from unbroken.gateway.production import Asked, OnWhole
+from unbroken.gateway.records import asked_again
+from unbroken.gateway.stream_account import read_account
+from unbroken.gateway.streams import find_stream
+from unbroken.gateway.whole_log import last_response, response_so_far
+from unbroken.store.log import StreamUnknown
 from unbroken.store.responses import StoredResponse
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 from unbroken.wire.openai_responses.stored import (
@@ -24,7 +32,6 @@ from unbroken.wire.openai_responses.stored import (
     write_deleted,
     write_list,
 )
-from unbroken.wire.sse import SseReader
 
 if TYPE_CHECKING:
     from unbroken.gateway.app import Gateway
@@ -32,80 +39,142 @@ if TYPE_CHECKING:
 MOST_LISTED = 100
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
+_SEQUENCE_NUMBER = re.compile(r"-1|[0-9]{1,18}", re.ASCII)
+_STATES = {"finished": "completed", "failed": "failed", "cancelled": "cancelled"}
 _TRUE, _FALSE = Raw(b"true"), Raw(b"false")
-
-
-class _Terminal(msgspec.Struct):
-    response: Raw
-
-
-_read_terminal = msgspec.json.Decoder(_Terminal).decode
 
 
 async def create_response(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Serves one request, and keeps the response unless the client does not want it kept."""
-    request = OPENAI_RESPONSES.read_request(await call.read_json_body(gateway.settings.server.body_limit))
-    if request.fields.get("background") == _TRUE:
-        message = "background is not served yet: ask without it, streaming or not."
-        raise invalid(message, param="background", code="unsupported_parameter")
-    asked = _with_earlier(gateway, request, key_name)
-    given = _checked(input_items(asked))
+    body = await call.read_json_body(gateway.settings.server.body_limit)
+    request = OPENAI_RESPONSES.read_request(body)
+    is_background = request.fields.get("background") == _TRUE
+    asked = await _with_earlier(gateway, request, key_name)
+    _checked(input_items(asked))
+    if is_background:
+        if request.fields.get("store") == _FALSE:
+            raise invalid("Work in the background is kept: `store` cannot be false.", param="store")
+        # It is our background: no upstream is to have one of its own.
+        asked = replace(asked, fields={name: raw for name, raw in asked.fields.items() if name != "background"})
+    await send_answer(
+        gateway, call, asked, body, OPENAI_RESPONSES, key_name, echo=request.fields, is_background=is_background
+    )
 
-    def keep(producer: Producer) -> None:
-        body = producer.whole or _last_response(producer.last_block)
+
+def response_keeper(gateway: "Gateway", asked: Asked, key_name: str) -> OnWhole | None:
+    """What keeps a whole response, None where the client does not want it kept."""
+    request = asked.request
+    if asked.echo.get("store") == _FALSE:
+        return None
+
+    def keep(whole: bytes) -> None:
+        body = last_response([Block(whole)]) if request.stream else whole
         if body is not None and _has_output(body):
             # Copied: each would keep the whole body of its request.
-            items = tuple(item.copy() for item in with_ids(given, producer.stream))
-            gateway.responses.put(StoredResponse(producer.stream, key_name, items, body))
+            items = tuple(item.copy() for item in with_ids(input_items(request), asked.stream))
+            gateway.responses.put(StoredResponse(asked.stream, key_name, items, body))
 
-    on_whole = None if request.fields.get("store") == _FALSE else keep
-    await send_answer(gateway, call, asked, OPENAI_RESPONSES, key_name, echo=request.fields, on_whole=on_whole)
+    return keep
 
 
 async def get_response(gateway: "Gateway", call: Call, key_name: str) -> None:
-    """Serves a response that was kept, or its input items."""
+    """Serves a response in whatever state it is, its events, or its input items."""
     path = call.path.removeprefix("/v1/responses/")
     id, _, part = path.partition("/")
-    found = gateway.responses.get(id, key_name)
-    if found is None or part not in ("", "input_items"):
+    if part not in ("", "input_items"):
         raise _unknown(path)
-    if call.query.get("stream") == "true":
-        message = "A stored response cannot be streamed yet: ask for it without `stream`."
-        raise invalid(message, param="stream", code="unsupported_parameter")
+    if not part and call.query.get("stream") == "true":
+        return await _send_events(gateway, call, id, key_name)
+    found = await gateway.responses.get(id, key_name)
+    if found is None:
+        return await _send_unkept(gateway, call, id, part, key_name)
     if not part:
         return await call.respond_json(found.body)
-    listed = write_list(found.items, _page(call.query))
+    await _send_items(call, found.items)
+
+
+async def delete_response(gateway: "Gateway", call: Call, key_name: str) -> None:
+    """Forgets a response; one that is being made is cancelled."""
+    id = call.path.removeprefix("/v1/responses/")
+    was_kept = await gateway.responses.delete(id, key_name)
+    stream = await _stream(gateway, id, key_name)
+    if not was_kept and stream is None:
+        raise _unknown(id)
+    if stream is not None:
+        await gateway.durable.cancel(stream.record.id)
+        await gateway.durable.log.forget(stream.record.id)
+    await call.respond_json(write_deleted(id))
+
+
+async def cancel_response(gateway: "Gateway", call: Call, key_name: str) -> None:
+    """Cancels a response that is being made, and gives it."""
+    id, _, verb = call.path.removeprefix("/v1/responses/").partition("/")
+    if verb != "cancel":
+        raise _unknown(id)
+    stream = await _stream(gateway, id, key_name)
+    if stream is None:
+        raise _unknown(id)
+    await gateway.durable.cancel(stream.record.id)
+    await _send_unkept(gateway, call, id, "", key_name)
+
+
+async def _stream(gateway: "Gateway", id: str, key_name: str) -> StreamStatus | None:
+    try:
+        status = await find_stream(gateway, id, key_name)
+    except StreamUnknown:
+        return None
+    return status if status.record.dialect == OPENAI_RESPONSES.name else None
+
+
+async def _send_events(gateway: "Gateway", call: Call, id: str, key_name: str) -> None:
+    """Sends the events of a durable response behind `starting_after`; the n-th block has the sequence number n - 1."""
+    status = await _stream(gateway, id, key_name)
+    if status is None:
+        if await gateway.responses.get(id, key_name) is not None:
+            message = "This response was not made durable: ask for it without `stream`."
+            raise invalid(message, param="stream", code="unsupported_parameter")
+        raise _unknown(id)
+    given = call.query.get("starting_after", "-1")
+    if not _SEQUENCE_NUMBER.fullmatch(given):
+        raise invalid("Invalid value for 'starting_after': expected a sequence number.", param="starting_after")
+    after = min(Offset(int(given) + 1), status.last)
+    call.own_headers.append((b"unbroken-stream", id.encode()))
+    await send_stream(gateway, call, status.record.id, after, wants_ids=False)
+
+
+async def _send_unkept(gateway: "Gateway", call: Call, id: str, part: str, key_name: str) -> None:
+    """Sends a durable response that is not whole, or was not kept as such."""
+    status = await _stream(gateway, id, key_name)
+    if status is None:
+        raise _unknown(id)
+    asked = asked_again(status.record)
+    if part:
+        return await _send_items(call, with_ids(input_items(asked.request), asked.stream))
+    account = read_account(status)
+    blocks = [entry.block for entry in await gateway.durable.log.read(asked.stream, Offset(0))]
+    if status.has_ended and account.state != "cancelled" and (whole := last_response(blocks)) is not None:
+        return await call.respond_json(whole)
+    said = _STATES.get(account.state, "in_progress") if blocks else "queued"
+    await call.respond_json(response_so_far(asked, account.model or asked.request.model, said, blocks))
+
+
+async def _send_items(call: Call, items: Sequence[Raw]) -> None:
+    listed = write_list(items, _page(call.query))
     if listed is None:
         raise invalid("`after` names no item of this response.", param="after")
     await call.respond_json(listed)
 
 
-async def delete_response(gateway: "Gateway", call: Call, key_name: str) -> None:
-    """Forgets a response."""
-    id = call.path.removeprefix("/v1/responses/")
-    if not gateway.responses.delete(id, key_name):
-        raise _unknown(id)
-    await call.respond_json(write_deleted(id))
-
-
-def _with_earlier(gateway: "Gateway", request: ChatRequest, key_name: str) -> ChatRequest:
+async def _with_earlier(gateway: "Gateway", request: ChatRequest, key_name: str) -> ChatRequest:
     """The request with what was said before it, where it goes on from a response."""
     earlier = previous_response_id(request)
     if earlier is None:
         return request
-    found = gateway.responses.get(earlier, key_name)
+    found = await gateway.responses.get(earlier, key_name)
     if found is None:
         message = f"Previous response with id '{earlier[:200]}' not found."
         raise invalid(message, param="previous_response_id", code="previous_response_not_found")
     return with_previous(request, [*found.items, *output_items(found.body)])
-
-
-def _last_response(block: bytes | None) -> bytes | None:
-    """The response that a stream's last event holds; None where it holds none."""
-    try:
-        return next((bytes(_read_terminal(event.data).response) for event in SseReader().feed(block or b"")), None)
-    except msgspec.DecodeError:
-        return None
 
 
 def _has_output(body: bytes) -> bool:

@@ -1,24 +1,24 @@
 """Running the gateway as a server: sockets, signals, and the order in which things start and stop."""
 
 import asyncio
-import errno
 import gc
 import logging
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import msgspec
 import uvicorn
 
-from unbroken.gateway.admission import is_loopback
 from unbroken.gateway.app import Gateway
 from unbroken.gateway.connection import connection_class, connection_limits
 from unbroken.gateway.journal import Journal
+from unbroken.gateway.listening import check_address, listen, open_journal
+from unbroken.gateway.reloading import ReadSettings, note_taken, reloading
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import ServerSettings, Settings
+from unbroken.store.log import LogError
 
 FAREWELL_SECONDS = 1.0  # for the error events of answers that did not finish within the drain
 HASTY_SECONDS = 0.2  # for the same, when we are told a second time to stop
@@ -64,7 +64,7 @@ class GatewayServer(uvicorn.Server):
             return
         self.should_exit = True
         self._gateway.is_draining = True
-        running, seconds = len(self._gateway.producers), self._gateway.settings.server.drain
+        running, seconds = self._gateway.running, self._gateway.settings.server.drain
         self._gateway.journal.note("draining", running=running, seconds=seconds)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,9 +81,10 @@ class GatewayServer(uvicorn.Server):
         for connection in list(connections):
             connection.shutdown()
         await self._wait_until_gone(self._gateway.settings.server.drain)
-        if connections:
+        if connections or self._gateway.running:
             was_forced, self.force_exit = self.force_exit, False
             self._gateway.stop_answers()
+            await self._gateway.durable.hand_over()
             await self._wait_until_gone(HASTY_SECONDS if was_forced else FAREWELL_SECONDS)
         for connection in list(connections):
             connection.transport.abort()
@@ -95,8 +96,11 @@ class GatewayServer(uvicorn.Server):
     async def _wait_until_gone(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         latest = loop.time() + seconds
-        while self.server_state.connections and not self.force_exit and loop.time() < latest:
+        while self._is_busy() and not self.force_exit and loop.time() < latest:
             await asyncio.sleep(0.02)
+
+    def _is_busy(self) -> bool:
+        return bool(self.server_state.connections) or self._gateway.running > 0
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,15 +119,15 @@ class GatewayServer(uvicorn.Server):
 async def serve(
     settings: Settings,
     *,
-    read_again: Callable[[], Awaitable[Settings]],
-    announce: Callable[[Gateway, int], None] = lambda gateway, port: None,
+    read_again: ReadSettings,
+    announce: Callable[[Settings, int], None] = lambda settings, port: None,
 ) -> int:
     """Serves until it is told to stop; gives the number of the signal that cut the drain short, else 0.
 
     Args:
         settings: what to begin with.
         read_again: gives the settings anew when SIGHUP asks for it; SettingsInvalid is noted and nothing changes.
-        announce: called with the port once it listens.
+        announce: called with the settings and the port once it listens.
 
     Raises:
         SettingsInvalid: it may not, or cannot, listen where it was told to, or cannot use an upstream's files.
@@ -134,18 +138,14 @@ async def serve(
     journal = open_journal(settings)
     try:
         gateway = Gateway(settings, journal)
-        server = GatewayServer(gateway, settings.server, lambda: announce(gateway, port))
-        _allow_open_files(settings.server.connections)
-        gc.collect()
-        gc.freeze()  # what is there by now stays; to look at it again and again costs a few per cent of every request
-        gc.set_threshold(*GC_THRESHOLD)
-        with _told_to(journal), _reloading(server, gateway, settings, read_again):
-            try:
-                await gateway.start()
-                await server.serve(sockets=[listening])
-            finally:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(gateway.close(), CLOSE_SECONDS)
+        server = GatewayServer(gateway, settings.server, lambda: announce(settings, port))
+
+        async def reload(changed: Settings) -> None:
+            await take_settings(server, gateway, changed)
+            note_taken(journal, settings.server, changed.server)
+
+        with reloading(journal, settings.server, read_again, reload):
+            await serve_at(listening, server, gateway)
         journal.note("stopped")
         return server.forced_by
     finally:
@@ -153,112 +153,37 @@ async def serve(
         journal.close()
 
 
-def open_journal(settings: Settings) -> Journal:
-    """The log where the settings want it.
+async def serve_at(listening: socket.socket, server: GatewayServer, gateway: Gateway) -> None:
+    """Serves at a socket that is bound until the server is told to stop.
 
     Raises:
-        SettingsInvalid: the file cannot be written to.
+        SettingsInvalid: the store of durable streams cannot be used.
     """
-    try:
-        return Journal(format=settings.log.format, file=settings.log.file)
-    except OSError as error:
-        raise SettingsInvalid(f"log.file {settings.log.file}: cannot be written to: {error.strerror}") from None
+    _allow_open_files(gateway.settings.server.connections)
+    gc.collect()
+    gc.freeze()  # what is there by now stays; to look at it again and again costs a few per cent of every request
+    gc.set_threshold(*GC_THRESHOLD)
+    with _told_to(gateway.journal):
+        try:
+            await gateway.start()
+            await server.serve(sockets=[listening])
+        except LogError as error:
+            raise SettingsInvalid(str(error)) from None
+        finally:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(gateway.close(), CLOSE_SECONDS)
 
 
-def check_address(settings: Settings) -> None:
-    """Refuses to answer strangers: without a key only this machine is served.
+async def take_settings(server: GatewayServer, gateway: Gateway, changed: Settings) -> None:
+    """Has a gateway that serves take changed settings.
 
     Raises:
-        SettingsInvalid: says how to make a key.
+        SettingsInvalid: an upstream's file of authorities cannot be used; nothing is changed.
     """
-    host = settings.server.host
-    try:
-        if settings.keys or is_loopback(host):
-            return
-    except OSError as error:
-        raise SettingsInvalid(f"host is {host}, which stands for no address: {error.strerror}") from None
-    raise SettingsInvalid(
-        f"host is {host}, but no key is configured: anyone who reaches this machine could use it.\n"
-        "Make a key, and start again:\n\n"
-        '    export UNBROKEN_KEYS_APP="$(openssl rand -hex 24)"\n\n'
-        "or name it in unbroken.toml:\n\n"
-        '    [keys]\n    app = "env:MY_KEY"\n\n'
-        "or serve only this machine, with --host 127.0.0.1."
-    )
-
-
-def listen(settings: ServerSettings) -> socket.socket:
-    """A socket that is bound to the configured address.
-
-    Raises:
-        SettingsInvalid: the address cannot be had.
-    """
-    place = f"{settings.host}:{settings.port}"
-    try:
-        found = socket.getaddrinfo(
-            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SettingsInvalid(f"cannot listen at {place}: {error.strerror or error}") from None
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(1)  # two can be bound to a port, only one listens; uvicorn sets the real backlog
-        listening.setblocking(False)
-    except OSError as error:
-        listening.close()
-        hint = _BIND_HINTS.get(error.errno or 0, "")
-        raise SettingsInvalid(f"cannot listen at {place}: {error.strerror or error}{hint}") from None
-    return listening
-
-
-_BIND_HINTS = {
-    errno.EADDRINUSE: ". Another server runs there: stop it, or take another port; `--port 0` takes a free one",
-    errno.EACCES: ". Ports below 1024 are for root: take a higher one",
-    errno.EADDRNOTAVAIL: ". It is no address of this machine",
-}
-
-
-@contextmanager
-def _reloading(
-    server: GatewayServer, gateway: Gateway, settings: Settings, read_again: Callable[[], Awaitable[Settings]]
-) -> Iterator[None]:
-    """Takes the configuration anew on each SIGHUP, one after the other."""
-    loop = asyncio.get_running_loop()
-    wanted = asyncio.Event()
-    bound = settings.server
-
-    async def reload() -> None:
-        changed = await read_again()
-        # What it is bound to stays; and without keys it must not be bound to more than loopback.
-        check_address(msgspec.structs.replace(changed, server=msgspec.structs.replace(changed.server, host=bound.host)))
-        open_journal(changed).close()  # it raises what there is to raise
-        gateway.apply(changed)
-        gateway.journal.reopen(format=changed.log.format, file=changed.log.file)
-        server.apply(changed.server)
-        await gateway.start()
-        if (changed.server.host, changed.server.port) != (bound.host, bound.port):
-            gateway.journal.note("reload", message="host and port have changed, which needs a restart")
-        gateway.journal.note("reload", message="the configuration has been taken")
-
-    async def reload_when_wanted() -> None:
-        while True:
-            await wanted.wait()
-            wanted.clear()
-            try:
-                await reload()
-            except SettingsInvalid as error:
-                gateway.journal.note("reload", message=f"nothing was changed: {error}")
-
-    task = loop.create_task(reload_when_wanted())
-    loop.add_signal_handler(signal.SIGHUP, wanted.set)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
-        task.cancel()
+    gateway.apply(changed)
+    gateway.journal.reopen(format=changed.log.format, file=changed.log.file)
+    server.apply(changed.server)
+    await gateway.start()
 
 
 class _ToJournal(logging.Handler):

@@ -13,10 +13,10 @@ from unbroken.gateway.metrics import UpstreamSnapshot
 from unbroken.gateway.questions import DIALECTS
 from unbroken.rules.breaker import Breaker, Circuit
 from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
-from unbroken.settings.engine import EngineSettings
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
-from unbroken.upstream.engine import DEMO_MODEL, Engine
+from unbroken.upstream.engine import Engine
+from unbroken.upstream.engine_shared import EngineView, engine_id
 from unbroken.upstream.engine_state import EngineAddress, EngineFailed
 from unbroken.upstream.http import IDLE_SECONDS, HttpClient
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
@@ -32,8 +32,11 @@ NOT_ITS_FAULT = frozenset(
         Fault.MODEL_NOT_FOUND,
         Fault.RATE_LIMITED,
         Fault.STALE,
+        Fault.DIFFERS,
         Fault.TOTAL_TIMEOUT,
         Fault.CLIENT_LEFT,
+        Fault.CANCELLED,
+        Fault.STORE_UNAVAILABLE,
         Fault.SHUTTING_DOWN,
         Fault.INTERNAL,
     }
@@ -46,12 +49,15 @@ ENGINE_IDLE_SECONDS = 4.0  # llama.cpp's server closes idle connections after fi
 #: Characters of a configured header's value from which it may be a secret; `true` or `beta=2` are none.
 MIN_SECRET = 8
 
+NewEngine = Callable[[UpstreamSettings], EngineView]
+"""Gives the engine that an upstream's settings ask for."""
+
 
 class Upstream:
     """One upstream: how to reach it, and how it fares."""
 
     def __init__(
-        self, settings: UpstreamSettings, retries: RetrySettings, connect_timeout: float, journal: Journal
+        self, settings: UpstreamSettings, retries: RetrySettings, connect_timeout: float, new_engine: NewEngine
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -62,7 +68,7 @@ class Upstream:
         self._connect_timeout = connect_timeout
         # Headers may hold keys too, such as an `api-key` of their own kind.
         self._secrets = [value for value in (self.secret, *settings.headers.values()) if len(value) >= MIN_SECRET]
-        self.engine: Engine | None = _new_engine(settings, journal) if settings.engine else None
+        self.engine: EngineView | None = new_engine(settings) if settings.engine else None
         self._client: HttpClient | None = (
             None if self.engine else self._new_client(settings.base_url, None, self.secret)
         )
@@ -182,10 +188,14 @@ class Upstream:
 
 
 class Upstreams:
-    """All upstreams, and the table that says which of them serve a model."""
+    """All upstreams, and the table that says which of them serve a model.
 
-    def __init__(self, journal: Journal, chance: Callable[[], float]) -> None:
+    Without `new_engine` their engines are children of this process.
+    """
+
+    def __init__(self, journal: Journal, chance: Callable[[], float], new_engine: NewEngine | None = None) -> None:
         self._journal = journal
+        self._new_engine = new_engine or (lambda settings: _own_engine(settings, journal))
         self._chance = chance
         self._by_name: dict[str, Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -206,7 +216,7 @@ class Upstreams:
             if known is not None and known.settings == wanted:
                 changed[wanted.name] = former.pop(wanted.name)
             else:
-                changed[wanted.name] = _new_upstream(wanted, settings, self._journal)
+                changed[wanted.name] = _new_upstream(wanted, settings, self._new_engine)
         self._by_name = changed
         for upstream in changed.values():
             upstream.adopt(settings.retries, settings.timeouts.connect)
@@ -274,15 +284,14 @@ class Upstreams:
             yield UpstreamSnapshot(upstream.name, int(is_up), upstream.open_requests)
 
 
-def _new_upstream(wanted: UpstreamSettings, settings: Settings, journal: Journal) -> Upstream:
+def _new_upstream(wanted: UpstreamSettings, settings: Settings, new_engine: NewEngine) -> Upstream:
     try:
-        return Upstream(wanted, settings.retries, settings.timeouts.connect, journal)
+        return Upstream(wanted, settings.retries, settings.timeouts.connect, new_engine)
     except OSError as error:
         reason = f"ca_file {wanted.ca_file}: {error.strerror or error}"
         raise SettingsInvalid(f'upstream "{wanted.name}": {reason}') from None
 
 
-def _new_engine(settings: UpstreamSettings, journal: Journal) -> Engine:
-    path = str(DEMO_MODEL) if settings.path == "demo" else settings.path
-    wanted = EngineSettings(path=path, **msgspec.structs.asdict(settings.engine_options))
-    return Engine(settings.name, wanted, on_state=EngineNews(journal))
+def _own_engine(settings: UpstreamSettings, journal: Journal) -> Engine:
+    wanted = engine_id(settings)
+    return Engine(wanted.name, wanted.settings, on_state=EngineNews(journal))

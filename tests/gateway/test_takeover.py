@@ -1,0 +1,238 @@
+"""Whichever process dies, the answer arrives whole: streams are taken over, former owners fenced off (D12)."""
+
+import asyncio
+import signal
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from unbroken.upstream.scripted import Gate, ScriptedUpstream, hold_after, text
+from unbroken.wire.sse import SseReader
+
+from .conftest import Process, Start
+
+pytestmark = pytest.mark.anyio
+
+WORDS = "The quick brown fox jumps over the lazy dog."
+DURABLE = {"unbroken-durable": "true"}
+BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+#: Two processes in one folder, on one file: each is a worker to the other.
+SHARED = '[server]\nport = 0\ndrain = 0.2\n[store]\nstreams = "sqlite:///streams.db"\nlease = 0.6\npatience = 0.2\n'
+
+
+@pytest.fixture
+async def gateways(start: Start, upstream: ScriptedUpstream) -> tuple[Process, Process]:
+    """Two gateways on one store."""
+    first = await start("serve", upstream=upstream, more=SHARED)
+    await first.wait_until_serving()
+    second = await start("serve", upstream=upstream, more=SHARED)
+    await second.wait_until_serving()
+    return first, second
+
+
+class Reader:
+    """A client that comes back to any gateway for what it has not seen."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.stream = ""
+
+    @property
+    def text(self) -> str:
+        chunks = [msgspec.json.decode(block) for block in self.blocks if block != b"[DONE]"]
+        return "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk.get("choices", ()))
+
+    @asynccontextmanager
+    async def reading(self, gateway: Process) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What comes from the gateway, piece by piece; the line may break."""
+        async with gateway.client() as client:
+            if self.stream:
+                headers = {"accept": "text/event-stream", "last-event-id": str(len(self.blocks))}
+                asked = client.stream("GET", f"/streams/{self.stream}", headers=headers)
+            else:
+                asked = client.stream("POST", "/chat/completions", json=BODY, headers=DURABLE)
+            async with asked as response:
+                assert response.status_code == 200
+                self.stream = response.headers["unbroken-stream"]
+                yield self._pieces(response)
+
+    async def _pieces(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+        reader = SseReader()
+        try:
+            async for piece in response.aiter_raw():
+                self.blocks += [event.data for event in reader.feed(piece)]
+                yield piece
+        except httpx2.TransportError:
+            return  # the line broke; whole blocks are what counts
+
+    async def read_until(self, gateway: Process, words: str) -> None:
+        async with self.reading(gateway) as pieces:
+            async for _ in pieces:
+                if self.text.startswith(words):
+                    return
+
+    async def read_to_end(self, gateway: Process) -> None:
+        async with self.reading(gateway) as pieces:
+            async for _ in pieces:
+                pass
+
+
+async def status_of(gateway: Process, stream: str) -> dict[str, Any]:
+    async with gateway.client() as client:
+        status: dict[str, Any] = (await client.get(f"/streams/{stream}")).json()
+        return status
+
+
+async def all_of(gateway: Process, stream: str) -> list[bytes]:
+    reader = Reader()
+    reader.stream = stream
+    await reader.read_to_end(gateway)
+    return reader.blocks
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 5, 9])
+async def test_answer_of_a_killed_gateway_is_gone_on_with_by_another(
+    gateways: tuple[Process, Process], upstream: ScriptedUpstream, blocks: int
+) -> None:
+    first, second = gateways
+    gate = Gate()
+    upstream.script(text(WORDS) | hold_after(blocks, gate), text(WORDS))
+    reader = Reader()
+    async with reader.reading(first) as pieces:
+        reading = asyncio.create_task(anext(pieces, b""))
+        await gate.wait_until_reached()
+        if blocks > 1:
+            await reading
+        first.process.kill()
+        await asyncio.wait({reading})
+        async for _ in pieces:
+            pass
+    await reader.read_to_end(second)
+    assert reader.text == WORDS
+    assert reader.blocks[-1] == b"[DONE]"
+    assert len(upstream.requests) == 2
+    assert await all_of(second, reader.stream) == reader.blocks
+    status = await status_of(second, reader.stream)
+    assert status["state"] == "finished"
+    assert status["tier"] == ("matched" if blocks > 1 else None)
+
+
+async def test_restarted_gateway_goes_on_with_its_own(start: Start, upstream: ScriptedUpstream) -> None:
+    first = await start("serve", upstream=upstream, more=SHARED)
+    await first.wait_until_serving()
+    gate = Gate()
+    upstream.script(text(WORDS) | hold_after(4, gate), text(WORDS))
+    reader = Reader()
+    await reader.read_until(first, "The quick brown")
+    first.process.kill()
+    await first.wait_until_ended()
+    again = await start("serve", upstream=upstream, more=SHARED)
+    await again.wait_until_serving()
+    await reader.read_to_end(again)
+    assert reader.text == WORDS
+
+
+async def test_work_in_the_background_is_finished_without_being_asked_for(
+    gateways: tuple[Process, Process], upstream: ScriptedUpstream
+) -> None:
+    first, second = gateways
+    gate = Gate()
+    upstream.script(text(WORDS) | hold_after(4, gate), text(WORDS))
+    async with first.client() as client:
+        body = {"model": "m", "input": "hello", "background": True}
+        id = (await client.post("/responses", json=body)).json()["id"]
+    await gate.wait_until_reached()
+    first.process.kill()
+    async with second.client() as client, asyncio.timeout(20):
+        while (response := (await client.get(f"/responses/{id}")).json())["status"] != "completed":
+            await client.get("/models")
+    assert response["output"][0]["content"][0]["text"] == WORDS
+
+
+async def test_paused_owner_that_wakes_up_cannot_write(
+    gateways: tuple[Process, Process], upstream: ScriptedUpstream
+) -> None:
+    first, second = gateways
+    gate = Gate()
+    upstream.script(text(WORDS) | hold_after(4, gate), text(WORDS))
+    reader = Reader()
+    await reader.read_until(first, "The quick brown")
+    first.process.send_signal(signal.SIGSTOP)
+    await reader.read_to_end(second)
+    assert reader.text == WORDS
+    gate.open()  # the first one finds the rest of its answer when it wakes
+    first.process.send_signal(signal.SIGCONT)
+    await upstream.wait_until_idle()
+    assert await all_of(first, reader.stream) == reader.blocks
+    assert await all_of(second, reader.stream) == reader.blocks
+
+
+async def test_graceful_shutdown_hands_streams_over(
+    gateways: tuple[Process, Process], upstream: ScriptedUpstream
+) -> None:
+    first, second = gateways
+    upstream.script(text(WORDS) | hold_after(4, Gate()), text(WORDS))
+    reader = Reader()
+    await reader.read_until(first, "The quick brown")
+    first.process.terminate()
+    assert await first.wait_until_ended() == 0
+    await reader.read_to_end(second)
+    assert reader.text == WORDS
+
+
+async def test_stream_is_followed_attached_to_and_cancelled_at_another_gateway(
+    gateways: tuple[Process, Process], upstream: ScriptedUpstream
+) -> None:
+    first, second = gateways
+    gate = Gate()
+    upstream.script(text(WORDS) | hold_after(4, gate))
+    reader, other = Reader(), Reader()
+    async with reader.reading(first) as pieces:
+        await anext(pieces)
+        other.stream = reader.stream
+        following = asyncio.create_task(other.read_to_end(second))
+        assert (await status_of(second, reader.stream))["state"] == "running"
+        await gate.wait_until_reached()
+        async with second.client() as client:
+            status = (await client.delete(f"/streams/{reader.stream}")).json()
+        assert status["state"] == "cancelled"
+        async for _ in pieces:
+            pass
+    await following
+    assert other.blocks == reader.blocks
+    assert b'"cancelled"' in reader.blocks[-1]
+    await upstream.wait_until_left()
+
+
+async def test_store_that_cannot_be_written_costs_no_plain_answer_and_mends_itself(
+    gateways: tuple[Process, Process], upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    first, _ = gateways
+    upstream.script(text(WORDS) | hold_after(4, gate := Gate()), text(WORDS), text(WORDS), text(WORDS))
+    reader = Reader()
+    async with reader.reading(first) as pieces:
+        while not reader.text.startswith("The quick brown"):
+            await anext(pieces)
+        with closing(sqlite3.connect(tmp_path / "streams.db", isolation_level=None)) as greedy:
+            greedy.execute("BEGIN IMMEDIATE")
+            gate.open()
+            async for _ in pieces:
+                pass
+            assert WORDS.startswith(reader.text)
+            assert reader.blocks[-1] != b"[DONE]"  # what was not committed is not delivered
+            async with first.client() as client:
+                plain = await client.post("/chat/completions", json={**BODY, "stream": False})
+                assert plain.json()["choices"][0]["message"]["content"] == WORDS
+                durable = await client.post("/chat/completions", json=BODY, headers=DURABLE)
+                assert durable.status_code == 503
+                assert durable.json()["error"]["code"] == "store_unavailable"
+            greedy.execute("ROLLBACK")
+    await reader.read_to_end(first)
+    assert reader.text == WORDS
+    assert reader.blocks[-1] == b"[DONE]"
