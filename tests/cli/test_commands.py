@@ -17,7 +17,7 @@ from unbroken.upstream.scripted import ScriptedUpstream, error, models
 pytestmark = pytest.mark.anyio
 
 TIMEOUT = 60.0  # s; a Python process on a busy machine takes its time to start
-COMMANDS = ("serve", "chat", "models", "doctor", "reload")
+COMMANDS = ("serve", "chat", "models", "doctor", "reload", "streams")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ def chat(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest word.")] = None,
+    attach: Annotated[
+        str | None, typer.Option(metavar="ID", help="Show a durable stream instead, from its beginning to its end.")
+    ] = None,
     stats: Annotated[
         bool | None, typer.Option("--stats/--no-stats", help="Tokens and speed. Default: on a terminal.")
     ] = None,
@@ -48,14 +51,18 @@ def chat(
 
         unbroken chat --system "Answer in French." "Good morning!"
 
+        unbroken chat --attach chatcmpl-0123456789abcdef
+
         unbroken chat --base-url http://127.0.0.1:11434/v1 --model llama3.2
     """
     from unbroken.client.api import Sampling
     from unbroken.client.failure import ChatFailed
     from unbroken.client.start import ChatOptions
 
-    question = _question(prompt)
-    options = ChatOptions(question, model, system, Sampling(max_tokens, temperature), stats)
+    if attach and prompt is not None:
+        raise typer.BadParameter("--attach shows an answer that has been asked for", param_hint="PROMPT")
+    question = None if attach else _question(prompt)
+    options = ChatOptions(question, model, system, Sampling(max_tokens, temperature), stats, attach)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal may not have the model's letters
@@ -95,10 +102,14 @@ def _question(prompt: str | None) -> str | None:
 
 
 async def _run(base_url: str | None, api_key: str | None, options: "ChatOptions") -> int:
+    from unbroken.client.server import running_server
     from unbroken.client.start import Surroundings, chat_with
 
     async with AsyncExitStack() as stack:
-        server = await _server(base_url, api_key, stack)
+        if options.attach:
+            server = await running_server(base_url, api_key, os.environ)
+        else:
+            server = await _server(base_url, api_key, stack)
         return await chat_with(server, options, Surroundings(sys.stdout, sys.stderr, os.environ))
 
 

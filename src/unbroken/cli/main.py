@@ -3,11 +3,13 @@
 import typer
 
 from unbroken import __version__
+from unbroken.cli.chaos import chaos
 from unbroken.cli.chat import chat
 from unbroken.cli.doctor import doctor
 from unbroken.cli.models import models
 from unbroken.cli.reload import reload
 from unbroken.cli.serve import serve
+from unbroken.cli.streams import streams
 
 HELP = """A streaming chat gateway whose answers, once begun, arrive whole.
 
@@ -31,6 +33,8 @@ app.command()(chat)
 app.command()(models)
 app.command()(doctor)
 app.command()(reload)
+app.command()(streams)
+app.command()(chaos)
 
 
 def _show_version(wanted: bool) -> None:

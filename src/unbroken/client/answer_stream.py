@@ -9,8 +9,8 @@ from unbroken.chat.events import Event, Failed, Finished, TextDelta
 from unbroken.chat.fault import Fault, UpstreamFailed
 from unbroken.client.complaints import broke_off
 from unbroken.client.failure import ChatFailed
+from unbroken.wire.dialects import EventReader
 from unbroken.wire.openai_chat.errors import BY_CODE
-from unbroken.wire.openai_chat.events import EventReader
 from unbroken.wire.sse import EventTooLarge, SseReader
 
 USAGE_TIMEOUT = 2.0  # s after the finish: some servers then neither send `[DONE]` nor close
@@ -41,13 +41,13 @@ class _Progress:
         return ChatFailed(broke_off(self.characters, why), fault)
 
 
-async def read_events(response: httpx2.Response) -> AsyncGenerator[Sequence[Event]]:
+async def read_events(response: httpx2.Response, reader: EventReader) -> AsyncGenerator[Sequence[Event]]:
     """The events of an answer, in groups as the network brings them; it ends only after the answer's finish.
 
     Raises:
         ChatFailed: the answer is not whole.
     """
-    blocks, reader, progress = SseReader(), EventReader(), _Progress()
+    blocks, progress = SseReader(), _Progress()
     pieces = response.aiter_bytes()
     while not reader.is_complete:
         try:

@@ -16,10 +16,19 @@ from unbroken.client import complaints
 from unbroken.client.answer_stream import read_events
 from unbroken.client.failure import ChatFailed
 from unbroken.client.models import Model, read_model, read_models
+from unbroken.client.resume import Resumed
+from unbroken.client.stream_list import StreamLine, read_streams
+from unbroken.client.transport_clients import async_http_client
+from unbroken.client.transport_question import ATTACH
+from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
+from unbroken.wire.dialects import Dialect
+from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.openai_chat.errors import read_error
+from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 
 CONNECT_TIMEOUT = 5.0  # s
 SILENCE_TIMEOUT = 600.0  # s, as the official SDKs: a large prompt on a small machine is silent for minutes
+DIALECTS: tuple[Dialect, ...] = (OPENAI_CHAT, ANTHROPIC_MESSAGES, OPENAI_RESPONSES)
 MAX_BODY_BYTES = 4 << 20  # of an answer that is no stream: lists of models are far smaller
 
 Message = Mapping[str, Any]
@@ -38,13 +47,17 @@ class ChatApi:
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self.base_url = base_url.rstrip("/")
+        #: How often an answer went on after its line had dropped.
+        self.resumed = 0
         self._api_key = api_key
         headers = {"accept-encoding": "identity"}
         if api_key:
             headers["authorization"] = f"Bearer {api_key}"
         try:
-            self._client = httpx2.AsyncClient(
+            self._client: httpx2.AsyncClient = async_http_client(
+                on_resume=self._count,
                 headers=headers,
+                follow_redirects=False,
                 timeout=httpx2.Timeout(SILENCE_TIMEOUT, connect=CONNECT_TIMEOUT),
                 trust_env=not _is_loopback(self.base_url),  # no proxy leads to this machine
             )
@@ -93,16 +106,60 @@ class ChatApi:
             kind = response.headers.get("content-type", "").partition(";")[0].strip()
             if kind != "text/event-stream":
                 raise await self._not_a_stream(response, kind)
-            async with aclosing(read_events(response)) as groups:
+            async with aclosing(read_events(response, OPENAI_CHAT.event_reader())) as groups:
                 async for events in groups:
                     yield events
         finally:
             await response.aclose()
 
-    async def _send(self, method: str, path: str, content: bytes | None = None) -> httpx2.Response:
-        headers = {"content-type": "application/json", "accept": "text/event-stream"} if content else {}
+    async def streams(self) -> list[StreamLine]:
+        """The caller's durable streams that have not ended, in the server's order; raises ChatFailed."""
+        body = await self._get("/streams")
         try:
-            request = self._client.build_request(method, self.base_url + path, content=content, headers=headers)
+            return read_streams(body)
+        except msgspec.DecodeError:
+            message = f"{self.base_url}/streams is no list of streams: the server is not Unbroken."
+            raise ChatFailed(message, Fault.MALFORMED) from None
+
+    async def attach(self, stream: str) -> AsyncGenerator[Sequence[Event]]:
+        """The events of a durable stream from its beginning, as `stream_chat` gives them; leaving it cancels nothing.
+
+        Raises:
+            ChatFailed: the server cannot be asked, has no such stream, or its answer is not whole.
+        """
+        dialect = next((known for known in DIALECTS if stream.startswith(known.id_prefix)), OPENAI_CHAT)
+        path = f"/streams/{quote(stream, safe='')}"
+        response = await self._send("GET", path, accept="text/event-stream", extensions={ATTACH: dialect.path})
+        try:
+            if response.status_code != 200:
+                body = await self._read_body(response)
+                failure = read_error(response.status_code, _kind(response), body, secret=self._api_key or "")
+                raise ChatFailed(complaints.refused(self.base_url, failure), failure.fault)
+            async with aclosing(read_events(response, dialect.event_reader())) as groups:
+                async for events in groups:
+                    yield events
+        finally:
+            await response.aclose()
+
+    def _count(self, _: Resumed) -> None:
+        self.resumed += 1
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        accept: str | None = None,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> httpx2.Response:
+        headers = {"content-type": "application/json", "accept": "text/event-stream"} if content else {}
+        if accept:
+            headers["accept"] = accept
+        try:
+            request = self._client.build_request(
+                method, self.base_url + path, content=content, headers=headers, extensions=dict(extensions or {})
+            )
             return await self._client.send(request, stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             fault = Fault.CONNECT if isinstance(error, httpx2.ConnectError) else Fault.RESET

@@ -8,6 +8,7 @@ from unbroken.client.session import ChatSession
 from unbroken.client.surface import Surface
 
 FAILED, INTERRUPTED = 1, 130
+RECONNECTED = "reconnected: the line dropped, and the answer went on"
 _ENDINGS = {
     "length": "The answer is cut short: it reached the limit of tokens (--max-tokens, or the model's context).",
     "content_filter": "The answer is cut short: the server's content filter stopped it.",
@@ -27,6 +28,8 @@ async def answer_once(session: ChatSession, question: str, output: Surface, asid
     view.end()
     if answered is None:
         return INTERRUPTED
+    if answered.is_resumed:
+        aside.say(RECONNECTED)
     if ending := ending_note(answered.reason):
         aside.say(ending)
     if stats:

@@ -40,6 +40,18 @@ async def find_local_server(root: str = DEFAULT_ROOT) -> str | None:
     return f"{root}/v1" if is_ours else None
 
 
+async def running_server(base_url: str | None, api_key: str | None, environment: Mapping[str, str]) -> Server:
+    """The server that is named, else the one that runs on this machine; raises ChatFailed where there is none."""
+    from unbroken.chat.fault import Fault
+    from unbroken.client.failure import ChatFailed
+
+    if named := named_server(base_url, api_key, environment):
+        return named
+    if running := await find_local_server():
+        return Server(running, local_key(api_key, environment))
+    raise ChatFailed("No server runs here: name one with --base-url, or start `unbroken serve`.", Fault.CONNECT)
+
+
 def _whole(url: str) -> str:
     """`localhost:11434` as `http://localhost:11434/v1`."""
     url = url if "://" in url else f"http://{url}"

@@ -24,6 +24,8 @@ class Answered:
     answer: Answer
     reason: str
     stats: str
+    #: Whether it went on after its line had dropped.
+    is_resumed: bool = False
 
 
 class ChatSession:
@@ -90,6 +92,7 @@ class ChatSession:
     async def _stream(self, fit: Fit, show: Show) -> Answered:
         heard, stopwatch = _Heard(self.model.name), Stopwatch(self._clock)
         is_whole = False
+        resumed = self._api.resumed
         try:
             messages = fit.conversation.messages()
             async with aclosing(self._api.stream_chat(messages, self.model.name, self._sampling)) as groups:
@@ -103,7 +106,8 @@ class ChatSession:
                 self.conversation = self.conversation.answered(heard.answer(is_whole=is_whole))
         if stopwatch.usage:
             self._estimate = self._estimate.corrected(fit.conversation, stopwatch.usage.input)
-        return Answered(heard.answer(is_whole=True), heard.reason, stopwatch.line(heard.model))
+        is_resumed = self._api.resumed > resumed
+        return Answered(heard.answer(is_whole=True), heard.reason, stopwatch.line(heard.model), is_resumed)
 
     def _tell(self, fit: Fit, notice: Notice) -> None:
         if fit.left_out > self._left_out:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TextIO
 
 from unbroken.client.api import ChatApi, Sampling
+from unbroken.client.attach import show_stream
 from unbroken.client.failure import ChatFailed
 from unbroken.client.history import history_path
 from unbroken.client.measure import Clock
@@ -28,6 +29,8 @@ class ChatOptions:
     sampling: Sampling = field(default_factory=Sampling)
     #: Whether to tell of tokens and speed; None: on a terminal.
     stats: bool | None = None
+    #: The stream to show instead of asking anything.
+    attach: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ async def chat_with(server: Server, options: ChatOptions, around: Surroundings) 
     stats = around.output.isatty() if options.stats is None else options.stats
     try:
         async with ChatApi(server.base_url, server.api_key) as api:
+            if options.attach:
+                return await show_stream(api, options.attach, output, aside)
             if options.question is None:
                 await _talk(api, options, around, stats=stats)
                 return 0

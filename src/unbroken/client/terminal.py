@@ -7,7 +7,7 @@ from unbroken.client.actions import Actions
 from unbroken.client.commands import Command, Question, Unknown, read_line
 from unbroken.client.failure import ChatFailed
 from unbroken.client.interrupt import silent_keyboard, until_interrupted
-from unbroken.client.one_shot import ending_note
+from unbroken.client.one_shot import RECONNECTED, ending_note
 from unbroken.client.plain_view import AnswerView
 from unbroken.client.prompt import Interrupted
 from unbroken.client.session import Answered, ChatSession
@@ -86,6 +86,8 @@ class TerminalChat:
             self._is_leaving = True
             self._surface.say("Stopped; /retry asks again, Ctrl-C once more leaves.\n")
             return
+        if answered.is_resumed:
+            self._surface.say(RECONNECTED)
         if ending := ending_note(answered.reason):
             self._surface.say(ending)
         self._surface.say(f"{answered.stats}\n" if self._stats else "")
