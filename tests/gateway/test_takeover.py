@@ -1,9 +1,10 @@
 """Whichever process dies, the answer arrives whole: streams are taken over, former owners fenced off (D12)."""
 
 import asyncio
+import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import httpx2
 import msgspec
 import pytest
 
+from tests.acceptance.processes import children
+from tests.store.valkey_server import skip_without_server, valkey_url
 from unbroken.upstream.scripted import Gate, ScriptedUpstream, hold_after, text
 from unbroken.wire.sse import SseReader
 
@@ -22,16 +25,31 @@ pytestmark = pytest.mark.anyio
 WORDS = "The quick brown fox jumps over the lazy dog."
 DURABLE = {"unbroken-durable": "true"}
 BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
-#: Two processes in one folder, on one file: each is a worker to the other.
-SHARED = '[server]\nport = 0\ndrain = 0.2\n[store]\nstreams = "sqlite:///streams.db"\nlease = 0.6\npatience = 0.2\n'
+SQLITE = "sqlite:///streams.db"
+
+
+def sharing(store: str) -> str:
+    """The configuration of processes on one store: each is a worker to the other."""
+    return f'[server]\nport = 0\ndrain = 0.2\n[store]\nstreams = "{store}"\nlease = 0.6\npatience = 0.2\n'
+
+
+@pytest.fixture(params=["sqlite", "valkey"])
+def store(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a store that nobody else uses."""
+    if request.param == "sqlite":
+        yield SQLITE
+    else:
+        skip_without_server()
+        with valkey_url() as url:
+            yield url
 
 
 @pytest.fixture
-async def gateways(start: Start, upstream: ScriptedUpstream) -> tuple[Process, Process]:
+async def gateways(start: Start, upstream: ScriptedUpstream, store: str) -> tuple[Process, Process]:
     """Two gateways on one store."""
-    first = await start("serve", upstream=upstream, more=SHARED)
+    first = await start("serve", upstream=upstream, more=sharing(store))
     await first.wait_until_serving()
-    second = await start("serve", upstream=upstream, more=SHARED)
+    second = await start("serve", upstream=upstream, more=sharing(store))
     await second.wait_until_serving()
     return first, second
 
@@ -124,7 +142,7 @@ async def test_answer_of_a_killed_gateway_is_gone_on_with_by_another(
 
 
 async def test_restarted_gateway_goes_on_with_its_own(start: Start, upstream: ScriptedUpstream) -> None:
-    first = await start("serve", upstream=upstream, more=SHARED)
+    first = await start("serve", upstream=upstream, more=sharing(SQLITE))
     await first.wait_until_serving()
     gate = Gate()
     upstream.script(text(WORDS) | hold_after(4, gate), text(WORDS))
@@ -132,7 +150,7 @@ async def test_restarted_gateway_goes_on_with_its_own(start: Start, upstream: Sc
     await reader.read_until(first, "The quick brown")
     first.process.kill()
     await first.wait_until_ended()
-    again = await start("serve", upstream=upstream, more=SHARED)
+    again = await start("serve", upstream=upstream, more=sharing(SQLITE))
     await again.wait_until_serving()
     await reader.read_to_end(again)
     assert reader.text == WORDS
@@ -210,10 +228,31 @@ async def test_stream_is_followed_attached_to_and_cancelled_at_another_gateway(
     await upstream.wait_until_left()
 
 
+async def test_worker_that_is_killed_leaves_its_streams_to_the_others(start: Start, upstream: ScriptedUpstream) -> None:
+    gateway = await start("serve", "--workers", "2", upstream=upstream, more=sharing(SQLITE))
+    await gateway.wait_until_serving()
+    upstream.script(text(WORDS) | hold_after(4, Gate()), text(WORDS))
+    reader = Reader()
+    await reader.read_until(gateway, "The quick brown")
+    (owner,) = [pid for pid in children(gateway.process.pid) if talks_to(pid, upstream.port)]
+    os.kill(owner, signal.SIGKILL)
+    await reader.read_to_end(gateway)
+    assert reader.text == WORDS
+    assert len(upstream.requests) == 2
+
+
+def talks_to(pid: int, port: int) -> bool:
+    """Whether a process has a connection to a port of loopback, as /proc tells it."""
+    mine = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in mine for row in rows)
+
+
 async def test_store_that_cannot_be_written_costs_no_plain_answer_and_mends_itself(
-    gateways: tuple[Process, Process], upstream: ScriptedUpstream, tmp_path: Path
+    start: Start, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    first, _ = gateways
+    first = await start("serve", upstream=upstream, more=sharing(SQLITE))
+    await first.wait_until_serving()
     upstream.script(text(WORDS) | hold_after(4, gate := Gate()), text(WORDS), text(WORDS), text(WORDS))
     reader = Reader()
     async with reader.reading(first) as pieces:
