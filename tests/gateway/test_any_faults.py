@@ -41,8 +41,10 @@ from unbroken.upstream.scripted import (
     with_comments,
     without_role,
 )
+from unbroken.wire.sse import SseReader
 
 from .conftest import Answer as Received
+from .conftest import Served, upstream_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -139,18 +141,39 @@ def check_error(status: int, error: dict[str, Any] | None) -> None:
     assert set(error or {}) == {"message", "type", "param", "code"}
 
 
+async def check_resumed(gateway: Served) -> None:
+    """A durable answer, which any prefix and what is read behind it make whole (L3, D3)."""
+    answer = await gateway.stream(headers={"unbroken-durable": "true"})
+    check(answer)
+    if answer.status != 200:
+        return
+    for after in range(len(answer.blocks) + 1):
+        headers = {"accept": "text/event-stream", "last-event-id": str(after)}
+        rest = await gateway.client.get(f"/streams/{answer.headers['unbroken-stream']}", headers=headers)
+        if rest.status_code == 404:  # it failed before its first token, and nobody waits for it any more (D8)
+            assert answer.error is not None
+            return
+        assert [event.data for event in SseReader().feed(rest.content)] == answer.blocks[after:]
+
+
 async def test_any_script_of_faults_ends_in_exactly_one_terminal_and_repeats_nothing(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """Laws 1 and 4; FAULTS.md 1-10, 13, 14."""
+    """L1, L4; FAULTS.md 1-10, 13, 14."""
     retries = {"breaker_failures": 1000, "backoff_first": 0.001}
     one = await serve(upstream, timeouts=QUICK, retries=retries, keep_alive={"first": 0.05, "every": 0.05})
     two = await serve(upstream, other, timeouts=QUICK, retries=retries)
+    again = [upstream_settings(f"up{n}", one, continuation="match") for n, one in enumerate((upstream, other))]
+    going_on = await serve(*again, timeouts=QUICK, retries=retries, keep_alive={"first": 0.05, "every": 0.05})
 
-    async def ask(scripts: list[Answer | Script], others: list[Answer | Script], readers: int) -> None:
+    async def ask(
+        scripts: list[Answer | Script], others: list[Answer | Script], readers: int, is_continued: bool
+    ) -> None:
         for scripted, queue in ((upstream, scripts), (other, others)):
             scripted.answer_with(in_turn(queue))
-        gateway = two if others else one
+        gateway = going_on if is_continued else two if others else one
+        if is_continued:
+            await check_resumed(gateway)
         streams = asyncio.gather(*(gateway.stream() for _ in range(readers)))
         wholes = asyncio.gather(*(gateway.ask() for _ in range(readers - 1)))
         for answer in await streams:
@@ -162,9 +185,9 @@ async def test_any_script_of_faults_ends_in_exactly_one_terminal_and_repeats_not
     loop = asyncio.get_running_loop()
 
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-    @given(st.lists(answers, min_size=1, max_size=6), st.lists(answers, max_size=4), st.integers(1, 3))
-    def run(scripts: list[Answer | Script], others: list[Answer | Script], readers: int) -> None:
-        asyncio.run_coroutine_threadsafe(ask(scripts, others, readers), loop).result(30)
+    @given(st.lists(answers, min_size=1, max_size=6), st.lists(answers, max_size=4), st.integers(1, 3), st.booleans())
+    def run(scripts: list[Answer | Script], others: list[Answer | Script], readers: int, is_continued: bool) -> None:
+        asyncio.run_coroutine_threadsafe(ask(scripts, others, readers, is_continued), loop).result(30)
 
     await asyncio.to_thread(run)
     assert len(upstream.requests) > 100, "the property has been put to the test"

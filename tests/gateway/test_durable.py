@@ -114,6 +114,7 @@ async def test_reader_who_left_misses_nothing(serve: Serve, upstream: ScriptedUp
 
 
 async def test_stream_can_be_read_before_its_first_token(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """D2, FAULTS.md 30."""
     gate = Gate()
     upstream.script(text(WORDS) | before_head(Hold(gate)))
     gateway = await serve(upstream, keep_alive={"first": 0.02})
@@ -205,6 +206,23 @@ async def test_stream_that_nobody_reads_is_cancelled_after_its_grace(serve: Serv
     status = await wait_for_state(gateway, stream, "cancelled")
     assert "nobody" in status["error"]["message"]
     assert text_in(await events_of(gateway, stream)) == "one two"
+
+
+async def test_key_has_a_grace_of_its_own(serve: Serve, upstream: ScriptedUpstream) -> None:
+    upstream.always(text(WORDS) | hold_after(3, Gate()))
+    gateway = await serve(
+        upstream, keys={"a": "key-of-a-1", "b": "key-of-b-1"}, store={"orphan_grace_of": ["b = 0.02"]}
+    )
+    streams = {}
+    for name in "ab":
+        headers = {**DURABLE, "authorization": f"Bearer key-of-{name}-1"}
+        async with gateway.reading(headers=headers) as reading:
+            await reading.read_text("one two")
+            streams[name] = reading.answer.headers["unbroken-stream"]
+    gateway.client.headers["authorization"] = "Bearer key-of-b-1"
+    await wait_for_state(gateway, streams["b"], "cancelled")
+    gateway.client.headers["authorization"] = "Bearer key-of-a-1"
+    assert (await status_of(gateway, streams["a"]))["state"] == "running"
 
 
 async def test_reader_keeps_a_stream_from_being_an_orphan(serve: Serve, upstream: ScriptedUpstream) -> None:
@@ -306,6 +324,7 @@ async def test_key_that_is_no_key_is_refused(serve: Serve, upstream: ScriptedUps
 
 
 async def test_stream_is_its_own_keys_alone(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """D6."""
     gateway = await serve(upstream, keys={"a": "key-of-a-1", "b": "key-of-b-1"})
     a, b = ({"authorization": f"Bearer key-of-{name}-1"} for name in "ab")
     key = {"idempotency-key": "order-1"}

@@ -1,4 +1,4 @@
-"""Readers who leave, and readers who are slow (FAULTS.md 26, 28; laws 7 and 9)."""
+"""Readers who leave, and readers who are slow (FAULTS.md 26, 28; L7, L9)."""
 
 import asyncio
 import socket

@@ -1,6 +1,7 @@
 """Settings are read from file, environment and flags; what is wrong is told with place, found and expected."""
 
 import io
+import re
 import traceback
 from pathlib import Path
 
@@ -50,11 +51,16 @@ def test_a_byte_order_mark_is_no_error(file: Path) -> None:
     assert read_settings(file, {}).server.port == 1
 
 
+#: What a list may hold, where it is not an address.
+SOME = {"orphan_grace_of": "app = 300"}
+
+
 @pytest.mark.parametrize("section", dict(sections()))
 def test_every_setting_of_a_section_has_its_variable(section: str) -> None:
     for setting in settings_of(dict(sections())[section]):
-        text = "https://a.example" if isinstance(setting.default, tuple) else str(setting.default)
-        settings = read_settings(None, {variable(section, setting.name): text})
+        some = SOME.get(setting.name, "https://a.example")
+        text = some if isinstance(setting.default, tuple) else str(setting.default)
+        settings = read_settings(None, {variable(section, setting.name): text, "UNBROKEN_KEYS_APP": "a-key-of-the-app"})
         expected = (text,) if isinstance(setting.default, tuple) else setting.default
         assert getattr(getattr(settings, section), setting.name) == expected
 
@@ -281,3 +287,24 @@ def test_any_tree_is_read_or_refused_in_words(tree: dict[str, object]) -> None:
         said = explain(str(error), tree)
         assert "expected" in said or "is not a setting" in said, said
         assert "`$" not in said
+
+
+@pytest.mark.parametrize(
+    ("streams", "problem"),
+    [
+        ("postgresql://x", "`sqlite:///PATH`"),
+        ("sqlite://", "names no file"),
+        ("redis", "the address of a server"),
+        ("memory:x", "the address of a server"),
+    ],
+)
+def test_a_store_that_is_none_is_refused_without_its_password(streams: str, problem: str) -> None:
+    with pytest.raises(SettingsInvalid, match=re.escape(problem)):
+        read_settings(None, {"UNBROKEN_STORE_STREAMS": streams})
+    assert "secret" not in repr(read_settings(None, {"UNBROKEN_STORE_STREAMS": "redis://:secret@host/0"}))
+
+
+@pytest.mark.parametrize("pair", ["nobody = 3", "app", "app = soon", "app = -1"])
+def test_a_grace_of_no_key_or_no_time_is_refused(pair: str) -> None:
+    with pytest.raises(SettingsInvalid, match="orphan_grace_of"):
+        read_settings(None, {"UNBROKEN_STORE_ORPHAN_GRACE_OF": pair, "UNBROKEN_KEYS_APP": "a-key-of-the-app"})

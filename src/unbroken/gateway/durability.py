@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from unbroken.chat.error import ApiError, RequestRefused, invalid
 from unbroken.settings.tree import StoreSettings
@@ -33,9 +34,9 @@ class Durability:
 
 
 def read_durability(
-    headers: Mapping[bytes, bytes], settings: StoreSettings, *, is_background: bool
+    headers: Mapping[bytes, bytes], settings: StoreSettings, key_name: str, *, is_background: bool
 ) -> Durability | None:
-    """What is wished; None for a plain answer.
+    """What the caller of that key wishes; None for a plain answer.
 
     Raises:
         RequestRefused: 400, a header has a value that says nothing.
@@ -48,7 +49,7 @@ def read_durability(
         return None
     if key is not None and not _KEY.fullmatch(key):
         raise _wrong("Idempotency-Key", "1 to 255 printable ASCII characters")
-    grace = None if is_background else _orphan_grace(headers.get(b"unbroken-orphan-grace"), settings)
+    grace = None if is_background else _orphan_grace(headers.get(b"unbroken-orphan-grace"), settings, key_name)
     return Durability(key or b"", grace, wants_ids, is_background)
 
 
@@ -64,12 +65,18 @@ def key_reused() -> RequestRefused:
     return RequestRefused(ApiError(409, message, "invalid_request_error", "idempotency_key_reused", None, headers))
 
 
-def _orphan_grace(given: bytes | None, settings: StoreSettings) -> float:
+def _orphan_grace(given: bytes | None, settings: StoreSettings, key_name: str) -> float:
     if given is None:
-        return settings.orphan_grace
+        return _graces(settings.orphan_grace_of).get(key_name, settings.orphan_grace)
     if not _SECONDS.fullmatch(given):
         raise _wrong("Unbroken-Orphan-Grace", "a number of seconds")
     return min(float(given), settings.orphan_grace_most)
+
+
+@cache
+def _graces(pairs: tuple[str, ...]) -> Mapping[str, float]:
+    split = (pair.partition("=") for pair in pairs)
+    return {name.strip(): float(seconds) for name, _, seconds in split}
 
 
 def _wrong(header: str, expected: str) -> RequestRefused:

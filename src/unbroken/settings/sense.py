@@ -13,6 +13,7 @@ from unbroken.settings.tree import RouteSettings, Settings, StoreSettings, Upstr
 STORES = ("sqlite", "memory", "redis", "rediss", "valkey", "valkeys", "unix")
 SHORTEST_KEY = 8  # characters; what is shorter is guessed
 
+_SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
@@ -22,7 +23,7 @@ def objections(settings: Settings, given: Mapping[str, Any]) -> Iterator[str]:
     """What does not make sense; `given` is what was set at all, for a default is nobody's contradiction."""
     yield from _limits(settings, given)
     yield from _keys(settings.keys)
-    yield from _store(settings.store)
+    yield from _store(settings.store, settings.keys)
     for origin in settings.server.cors_origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             yield (
@@ -44,7 +45,13 @@ def objections(settings: Settings, given: Mapping[str, Any]) -> Iterator[str]:
             yield f'route "{route.model}": {objection}'
 
 
-def _store(store: StoreSettings) -> Iterator[str]:
+def _store(store: StoreSettings, keys: Mapping[str, str]) -> Iterator[str]:
+    for pair in store.orphan_grace_of:
+        name, _, seconds = (part.strip() for part in pair.partition("="))
+        if name not in keys:
+            yield f'store.orphan_grace_of has "{pair}", but no key is named "{name}"; {suggestion(name, keys)}'
+        elif not _SECONDS.fullmatch(seconds):
+            yield f'store.orphan_grace_of has "{pair}", expected a key\'s name and seconds, such as "{name} = 300"'
     scheme, colon, rest = store.streams.partition(":")
     is_bare = not colon
     if scheme not in STORES or (is_bare and scheme not in ("sqlite", "memory")) or (colon and scheme == "memory"):

@@ -113,6 +113,9 @@ class StoreSettings(Section, frozen=True, kw_only=True):
     orphan_grace: Annotated[
         Seconds, _says("seconds that a durable stream goes on without a reader; work in the background has no limit")
     ] = 60.0
+    orphan_grace_of: Annotated[
+        tuple[str, ...], _says("the same for single keys, as `name = seconds` pairs, such as `app = 300`")
+    ] = ()
     orphan_grace_most: Annotated[Seconds, _says("longest time that a request may ask for instead")] = 3600.0
     lease: Annotated[
         float,

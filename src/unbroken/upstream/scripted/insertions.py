@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from unbroken.upstream.scripted.bodies import whole_body
 from unbroken.upstream.scripted.draft import Change, Comment, Draft, Event, Item
 from unbroken.upstream.scripted.steps import Hold, Pause, Send, SendRaw, Step, Waitable
 
@@ -14,12 +15,13 @@ def before_head(*steps: Step) -> Change:
 
 
 def insert_after(n: int, *items: Mapping[str, Any] | bytes | Step) -> Change:
-    """Put these behind block n: a JSON event, a raw block, or any step."""
+    """Put these behind block n: a JSON event, a raw block, or any step; a whole answer has no room for blocks."""
     added = tuple(_as_item(item) for item in items)
 
     def change(draft: Draft) -> Draft:
         place = draft.place_after(n)
-        return replace(draft, items=(*draft.items[:place], *added, *draft.items[place:]))
+        fitting = added if draft.is_stream() else tuple(item for item in added if isinstance(item, Hold | Pause))
+        return replace(draft, items=(*draft.items[:place], *fitting, *draft.items[place:]))
 
     return change
 
@@ -30,8 +32,9 @@ def hold_after(n: int, gate: Waitable) -> Change:
 
 
 def malformed_after(n: int) -> Change:
-    """Put a block with broken JSON behind block n."""
-    return insert_after(n, b'data: {"choices": [{"delta": {"content": \n\n')
+    """Put a block with broken JSON behind block n; a whole answer is broken JSON altogether."""
+    insert = insert_after(n, b'data: {"choices": [{"delta": {"content": \n\n')
+    return lambda draft: insert(draft) if draft.is_stream() else whole_body(b'{"choices": [{"message": ', status=200)
 
 
 def gap(seconds: float) -> Change:
