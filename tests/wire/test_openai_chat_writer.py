@@ -149,6 +149,15 @@ def test_sources_of_any_provider_come_through() -> None:
     assert message["citations"] == [json.loads(bytes(source)) for source in sources[1:]]
 
 
+def test_a_source_on_the_web_as_responses_says_it_is_nested() -> None:
+    inner = {"start_index": 0, "end_index": 3, "url": "https://a", "title": "A"}
+    flat = Cited(Raw(json.dumps({"type": "url_citation", **inner}).encode()))
+    nested = {"type": "url_citation", "url_citation": inner}
+    said: list[Event] = [START, TextDelta("a"), flat, STOP]
+    assert {"annotations": [{"index": 0, **nested}]} in deltas(said)
+    assert whole(said)["choices"][0]["message"]["annotations"] == [nested]
+
+
 def test_a_failure_is_the_last_block() -> None:
     writer = EventWriter(ANSWERING)
     (block,) = writer.write(Failed("broken", "server_error", "c"))

@@ -48,6 +48,7 @@ _SAYS_NOTHING: Mapping[str, tuple[object, ...]] = {
 _MERE_SETTINGS = frozenset(
     (
         "background",
+        "client_metadata",
         "include",
         "max_tool_calls",
         "metadata",

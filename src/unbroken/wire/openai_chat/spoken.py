@@ -5,6 +5,7 @@ from msgspec import Raw
 from unbroken.chat.events import ToolCallStarted
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.wire.openai_chat.tool_calls import MAX_CALLS, made_id
+from unbroken.wire.url_citations import nested
 
 MAX_REASONING = 4 << 20  # characters between two seals; far above what a model may think at once
 
@@ -74,8 +75,13 @@ class Spoken:
         return self._reasoning_size > 0
 
 
+def placed(source: Raw) -> tuple[str, Raw]:
+    """The member that tells of a source, and the source as this dialect says it; others go beside, as `citations`."""
+    return ("annotations", nested(source)) if is_annotation(source) else ("citations", source)
+
+
 def is_annotation(source: Raw) -> bool:
-    """Whether a source is what this dialect calls an annotation; others go beside them, as `citations`."""
+    """Whether a source is what this dialect calls an annotation."""
     data = bytes(source)
     return data.startswith(b"{") and b'"url_citation"' in data
 

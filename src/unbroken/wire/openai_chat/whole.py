@@ -25,7 +25,7 @@ from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.usage import Usage
 from unbroken.wire.dialects import Answering
 from unbroken.wire.openai_chat.finish import write_finish_reason
-from unbroken.wire.openai_chat.spoken import Spoken, is_annotation
+from unbroken.wire.openai_chat.spoken import Spoken, placed
 from unbroken.wire.openai_chat.usage import write_usage
 
 _write = msgspec.json.Encoder().encode
@@ -103,8 +103,8 @@ class _Choice:
                 self._end_unsealed()
                 self._blocks.append({"type": "redacted_thinking", "data": data})
             case Cited(citation):
-                name = "annotations" if is_annotation(citation) else "citations"
-                self._sources.setdefault(name, []).append(citation)
+                name, source = placed(citation)
+                self._sources.setdefault(name, []).append(source)
             case ToolCallStarted():
                 call = self._spoken.begin_call(event)
                 function = {"name": call.name, "arguments": []}

@@ -17,6 +17,9 @@ _NEW_LIMIT = re.compile(r"(openai/)?(o[1-9]|gpt-[5-9])\b")
 
 _TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 
+#: Characters that OpenAI takes of a user's id. Programs that write code send more: a session and a device, as JSON.
+MAX_USER = 64
+
 #: Fields of this dialect without a word in a `Conversation`: they go up as they came.
 _OWN = frozenset(
     {
@@ -29,8 +32,9 @@ _OWN = frozenset(
 #: Other dialects' fields that change nothing of what is answered: the caller is told that they were left out.
 _MERE_SETTINGS = frozenset(
     {
-        *("background", "cache_control", "context_management", "diagnostics", "include", "max_tool_calls", "metadata"),
-        *("min_p", "output_config", "repetition_penalty", "speed", "thinking", "truncation"),
+        *("background", "cache_control", "client_metadata", "context_management", "diagnostics", "include"),
+        *("max_tool_calls", "metadata", "min_p", "output_config", "repetition_penalty", "speed", "thinking"),
+        "truncation",
     }
 )
 _MERE_TOOL_SETTINGS = frozenset({"defer_loading", "eager_input_streaming", "input_examples"})
@@ -65,12 +69,17 @@ def write_conversation(conversation: Conversation, *, model: str, stream: bool) 
         "top_logprobs": conversation.top_logprobs or None,
         "response_format": _format(conversation.format),
         "reasoning_effort": _effort(conversation.reasoning),
-        "user": conversation.user,
+        "user": None if is_long_user(conversation.user) else conversation.user,
         "service_tier": conversation.service_tier if conversation.service_tier in _TIERS else None,
     }
     dropped = [*messages.dropped, *_unsaid(conversation)]
     _add_extras(conversation.extras, fields, dropped)
     return Written(_write({name: value for name, value in fields.items() if value is not None}), tuple(dropped))
+
+
+def is_long_user(user: str | None) -> bool:
+    """Whether a user's id is longer than OpenAI takes it in either of its dialects."""
+    return user is not None and len(user) > MAX_USER
 
 
 def _unsaid(conversation: Conversation) -> list[str]:
@@ -82,6 +91,7 @@ def _unsaid(conversation: Conversation) -> list[str]:
         "reasoning.budget": reasoning.budget is not None,
         "reasoning.summary": reasoning.summary is not None,
         "service_tier": conversation.service_tier not in (None, *_TIERS),
+        "user": is_long_user(conversation.user),
     }
     return [name for name, is_unsaid in unsaid.items() if is_unsaid]
 

@@ -31,7 +31,7 @@ from unbroken.wire.dialects import Answering
 from unbroken.wire.openai_chat.chunks import DONE
 from unbroken.wire.openai_chat.errors import write_error_event
 from unbroken.wire.openai_chat.finish import write_finish_reason
-from unbroken.wire.openai_chat.spoken import Spoken, is_annotation, with_index
+from unbroken.wire.openai_chat.spoken import Spoken, placed, with_index
 from unbroken.wire.openai_chat.usage import write_usage
 
 _write = msgspec.json.Encoder().encode
@@ -94,8 +94,8 @@ class EventWriter:
                 blocks.append(self._thinking(choice, {"type": "redacted_thinking", "data": data}))
             case Cited(citation, index):
                 choice = self._choice(index, blocks)
-                name = "annotations" if is_annotation(citation) else "citations"
-                blocks.append(self._delta(choice, {name: [with_index(citation, choice.sources)]}))
+                name, source = placed(citation)
+                blocks.append(self._delta(choice, {name: [with_index(source, choice.sources)]}))
                 choice.sources += 1
             case ToolCallStarted(choice=index):
                 choice = self._choice(index, blocks)

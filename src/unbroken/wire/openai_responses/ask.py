@@ -21,6 +21,7 @@ from unbroken.chat.conversation import (
 )
 from unbroken.chat.error import RequestRefused, invalid
 from unbroken.wire.dialects import Written
+from unbroken.wire.openai_chat.write_conversation import is_long_user
 from unbroken.wire.openai_responses.input import InputWriter
 
 _write = msgspec.json.Encoder().encode
@@ -90,7 +91,8 @@ def write_conversation(conversation: Conversation, *, model: str, stream: bool) 
         if name == "verbosity":
             body["text"] = {**body.get("text", {}), "verbosity": raw}
         elif name == "user":
-            body |= {"user": raw, "safety_identifier": conversation.user}  # the caller gave both
+            # The caller gave both.
+            body |= {"user": raw, **({"safety_identifier": body["user"]} if "user" in body else {})}
         elif name.partition(".")[0] in _SETTINGS or _is_tool_setting(name):
             dropped.append(name)
         elif name not in _SAME_NAME:
@@ -129,10 +131,17 @@ def _settings(conversation: Conversation, dropped: list[str]) -> dict[str, Any]:
         "top_p": conversation.top_p,
         "text": None if conversation.format is None else {"format": _format(conversation.format)},
         "reasoning": _reasoning(conversation.reasoning, dropped),
-        "user": conversation.user,
+        "user": _user(conversation.user, dropped),
         "service_tier": _service_tier(conversation.service_tier, dropped),
     }
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _user(user: str | None, dropped: list[str]) -> str | None:
+    if not is_long_user(user):
+        return user
+    dropped.append("user")
+    return None
 
 
 def _service_tier(tier: str | None, dropped: list[str]) -> str | None:
