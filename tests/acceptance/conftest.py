@@ -80,9 +80,10 @@ def gateway_before(write_config: WriteConfig) -> GatewayBefore:
     """Starts a gateway before one OpenAI-compatible server, with further lines of configuration."""
 
     def start(
-        base_url: str, model: str, *, api_key: str = "upstream-key", more: str = ""
+        base_url: str, model: str, *, api_key: str = "upstream-key", continuation: str = "auto", more: str = ""
     ) -> AbstractContextManager[GatewayProcess]:
         upstream = f'name = "only"\nbase_url = "{base_url}"\napi_key = "{api_key}"\nmodels = ["{model}"]'
+        upstream += f'\ncontinuation = "{continuation}"'
         return gateway_process(write_config(f"{more}\n[[upstream]]\n{upstream}\n"))
 
     return start

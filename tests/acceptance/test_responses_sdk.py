@@ -99,7 +99,7 @@ def test_a_limit_cuts_and_says_so(client: OpenAI, is_streamed: bool) -> None:
         ({"temperature": "hot"}, "temperature"),
         ({"max_output_tokens": "many"}, "max_output_tokens"),
         ({"stream": "yes"}, "stream"),
-        ({"background": True}, "background"),
+        ({"background": True, "store": False}, "store"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ],
     ids=lambda value: str(value),

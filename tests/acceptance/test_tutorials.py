@@ -81,12 +81,15 @@ def test_the_models_that_there_are(gateway: GatewayProcess) -> None:
     assert run_python("models.py", gateway.environment()).splitlines() == ["unbroken-demo", "model"]
 
 
-def test_the_retry_loop_takes_a_cut_stream_for_an_error_and_asks_again(gateway_before: GatewayBefore) -> None:
+@pytest.mark.parametrize(("continuation", "retries"), [("none", 2), ("auto", 0)])
+def test_the_retry_loop_asks_again_only_where_the_gateway_may_not(
+    gateway_before: GatewayBefore, continuation: str, retries: int
+) -> None:
     with (
         scripted_process("cut_after=3", "cut_after=5", "ok", model="fragile") as upstream,
-        gateway_before(upstream, "fragile") as gateway,
+        gateway_before(upstream, "fragile", continuation=continuation) as gateway,
     ):
         *attempts, answer = run_python("retry_loop.py", gateway.environment(), "fragile").splitlines()
     assert answer == "answer: word1 word2 word3 word4 word5 word6 word7 word8"
-    assert [attempt[:17] for attempt in attempts] == ["attempt 1: after ", "attempt 2: after "]
-    assert "word1" in attempts[0]
+    assert [attempt[:17] for attempt in attempts] == ["attempt 1: after ", "attempt 2: after "][:retries]
+    assert all("word1" in attempt for attempt in attempts)
