@@ -20,8 +20,9 @@ from unbroken.wire.retry_after import read_retry_after
 from unbroken.wire.sse import EventTooLarge, SseReader
 
 MAX_ERROR_BYTES = 1 << 20  # of an error response; what is longer is no message
-# A timer that fires so late says that this process was held up (a suspend, SIGSTOP) and not the upstream. Timers run
-# before sockets are read: what came meanwhile lies there unread, and is given as long again.
+# Timers run before sockets are read: when a limit has passed, what came in time may lie there unread, above all if this
+# process was held up itself (a suspend, SIGSTOP). So there is one more look; another if even that one is so late.
+LAST_LOOK_SECONDS = 0.05
 HELD_UP_SECONDS = 0.5
 MAX_HELD_BYTES = 1 << 20  # before the first piece of the answer; a role chunk has some two hundred
 
@@ -75,6 +76,7 @@ class StreamAttempt:
         self._waits_for = Fault.HEADERS_TIMEOUT
         self._last = 0.0  # when the upstream last gave a sign of life, or was asked
         self._timer: asyncio.TimerHandle | None = None
+        self._has_passed = False  # the limit, when it was looked at last
         self._connection: Connection | None = None
         #: Loop time of the first piece of the answer, 0.0 before it.
         self.first_token_at = 0.0
@@ -253,8 +255,9 @@ class StreamAttempt:
         body = b"" if response.complete.exception() else response.complete.result()[1]
         self._fail(why_refused(self._status, self.headers, body, self._read_error, secret=self._secret))
 
-    def _arm(self, at: float) -> None:
+    def _arm(self, at: float, *, has_passed: bool = False) -> None:
         self._disarm()
+        self._has_passed = has_passed
         self._timer = self._loop.call_at(at, self._look)
 
     def _disarm(self) -> None:
@@ -271,12 +274,13 @@ class StreamAttempt:
             Fault.CUT: self._timeouts.after_finish,
         }
         limit = limits[self._waits_for]
-        if self._timer is not None and now > self._timer.when() + HELD_UP_SECONDS:
-            self._arm(now + HELD_UP_SECONDS)
+        late = now - self._timer.when() if self._timer is not None else 0.0
+        if self._is_paused or now < self._last + limit:
+            self._arm((now if self._is_paused else self._last) + limit)
+        elif not self._has_passed or late > HELD_UP_SECONDS:
+            self._arm(now + LAST_LOOK_SECONDS + min(late, limit), has_passed=True)
         elif self._error is not None:
             self._fail_with_response(self._error)
-        elif self._is_paused or now < self._last + limit:
-            self._arm((now if self._is_paused else self._last) + limit)
         elif self._waits_for is Fault.CUT:
             self._finish()
         else:

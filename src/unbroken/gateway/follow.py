@@ -16,6 +16,10 @@ class Ending(Enum):
     LEFT = "left"  # the client has gone
 
 
+def _to_nobody(data: bytes) -> None:
+    """Writes to a connection that is lost."""
+
+
 class StreamFollower:
     """Writes blocks to a client's transport as they come, and comments into silence.
 
@@ -35,7 +39,7 @@ class StreamFollower:
         """`is_late` says that the client has waited for the first comment already."""
         self._loop = asyncio.get_running_loop()
         self._transport = connection.transport
-        self._write = connection.transport.write
+        self._write: Callable[[bytes], None] = connection.transport.write
         self._is_chunked = connection.is_chunked
         self._keep_alive = b"%x\r\n%b\r\n" % (len(keep_alive), keep_alive) if self._is_chunked else keep_alive
         self._time = self._loop.time
@@ -82,6 +86,7 @@ class StreamFollower:
         self._on_pause(is_paused)
 
     def _lost(self) -> None:
+        self._write = _to_nobody  # until the log is left it may call once more, and uvloop's transport would raise
         self._end(Ending.LEFT)
 
     def _end(self, how: Ending) -> None:

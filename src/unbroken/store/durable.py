@@ -160,6 +160,14 @@ class DurableStreamLog:
         claimed = await self._claim(stream, only_lapsed=not is_still_ours)
         return None if claimed is None else await self._make_ours(stream, *claimed, on_lost)
 
+    def let_go(self, stream: StreamId, epoch: Epoch) -> None:
+        owned = self._owned.get(stream)
+        if owned is not None and owned.epoch == epoch and not owned.has_ended:
+            owned.on_lost = say_nothing
+            self._given_up[stream] = epoch
+            self._part_with(owned, StaleEpoch(f"stream {stream}: it was let go in epoch {epoch}"))
+            self._mirrors.go_on(stream)
+
     async def _claim(self, stream: StreamId, *, only_lapsed: bool) -> tuple[Epoch, Offset] | None:
         claiming = asyncio.ensure_future(self._storage.claim(stream, only_lapsed=only_lapsed))
         try:

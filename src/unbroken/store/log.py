@@ -158,6 +158,13 @@ class DurableLog(StreamLog, Protocol):
         """
         ...
 
+    def let_go(self, stream: StreamId, epoch: Epoch) -> None:
+        """Gives up a stream that is written here, with what is not committed: anybody may take it over soon.
+
+        Nothing is done if it is not ours with this epoch, or has ended. `on_lost` is not told.
+        """
+        ...
+
     async def status(self, stream: StreamId) -> StreamStatus:
         """How the stream stands; what is appended but not committed is not in it.
 

@@ -58,6 +58,7 @@ class Held(NamedTuple):
 class MemoryStreamLog:
     """`StreamLog` without durability; see there for what each method promises.
 
+    Of a stream that is not kept, `spare_bytes` may stay though they were had: so many are cheaper held than dropped.
     `on_follower_error` hears what a follower raised; by default the running loop's exception handler does.
     """
 
@@ -65,10 +66,12 @@ class MemoryStreamLog:
         self,
         max_stream_bytes: int = MAX_STREAM_BYTES,
         *,
+        spare_bytes: int = 0,
         on_follower_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self._streams: dict[StreamId, _Stream] = {}
         self._max_stream_bytes = max_stream_bytes
+        self._spare_bytes = spare_bytes
         self._on_follower_error = on_follower_error or _tell_loop
         self._errors: list[Exception] = []
 
@@ -134,7 +137,7 @@ class MemoryStreamLog:
                     self._catch_up(found)
             finally:
                 found.is_delivering = False
-            if not found.keep:
+            if not found.keep and found.size > self._spare_bytes:
                 _drop_what_was_had(found)
             if self._errors:
                 self._tell_errors()
@@ -163,7 +166,7 @@ class MemoryStreamLog:
                 self._catch_up(found)
             finally:
                 found.is_delivering = False
-            if not found.keep:
+            if not found.keep and found.size > self._spare_bytes:
                 _drop_what_was_had(found)
             self._tell_errors()
         return lambda: _unfollow(found, following)

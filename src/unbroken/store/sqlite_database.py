@@ -129,6 +129,7 @@ class DatabaseThread:
         self._busy = busy
         self._on_doubt = on_doubt
         self._connection: sqlite3.Connection | None = None
+        self._locked_at = 0.0  # when it was last found that another process does not let go of the file
         self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -139,6 +140,7 @@ class DatabaseThread:
     def do(self, work: Work[Result]) -> "asyncio.Future[Result]":
         """Does it after all that was asked before; its errors of SQLite become StoreUnavailable."""
         loop = asyncio.get_running_loop()
+        asked_at = time.monotonic()
         result: asyncio.Future[Result] = loop.create_future()
 
         def answer(value: Result | None, error: BaseException | None) -> None:
@@ -153,7 +155,7 @@ class DatabaseThread:
             value: Result | None = None
             error: BaseException | None = None
             try:
-                value = self._do(work)
+                value = self._do(work, asked_at)
             except BaseException as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop has gone
@@ -165,9 +167,11 @@ class DatabaseThread:
     def do_later(self, work: Work[None]) -> None:
         """Does it when it comes to it; where SQLite cannot, it is left."""
 
+        asked_at = time.monotonic()
+
         def job() -> None:
             with suppress(LogError):
-                self._do(work)
+                self._do(work, asked_at)
 
         self._asked.put(job)
 
@@ -185,7 +189,9 @@ class DatabaseThread:
         if self._connection is not None:
             self._connection.close()
 
-    def _do(self, work: Work[Result]) -> Result:
+    def _do(self, work: Work[Result], asked_at: float) -> Result:
+        if asked_at < self._locked_at:  # else each of a hundred would wait in its turn, and the last for minutes
+            raise complain(self._path, "database is locked")
         try:
             if (connection := self._connection) is None:
                 connection = self._connection = open_database(
@@ -193,6 +199,8 @@ class DatabaseThread:
                 )
             return work(connection)
         except (sqlite3.Error, OSError) as error:
+            if "locked" in str(error):
+                self._locked_at = time.monotonic()
             self._begin_anew()
             raise complain(self._path, error) from error
         finally:

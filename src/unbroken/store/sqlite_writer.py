@@ -10,9 +10,11 @@ from unbroken.store.log import LogError, StaleEpoch, StreamEnded, StreamExists, 
 from unbroken.store.sqlite_gather import Gatherer, Ours, expire, gather_tail, give_back, tidy
 from unbroken.store.sqlite_rows import (
     StreamRow,
+    Tail,
     find_row,
     read_statuses,
     tail_of,
+    tails_of,
     transaction,
     unknown,
     write_msgpack,
@@ -47,9 +49,11 @@ class StreamWriter:
         self._doubt: _Doubt | None = None
         self._row = 0  # the journal's last row that we know of
         self._committing = b""
+        self._has_all = True  # whether `_ours` are all of ours that have something in the journal
 
     def begin_anew(self) -> None:
         """Forgets what the last failure has made doubtful: all that is not read from the file."""
+        self._has_all = False
         self._ours.clear()
         self._gatherer.clear()
         self._claims = None
@@ -198,7 +202,7 @@ class StreamWriter:
             if isinstance(row_or_refusal, LogError):
                 refused[append.stream] = row_or_refusal
                 return False
-            ours = self._load(connection, row_or_refusal)
+            ours = self._load(row_or_refusal, tail_of(connection, row_or_refusal))
         if ours.tail.has_ended and append.first > ours.tail.last:
             refused[append.stream] = StreamEnded(f"stream {append.stream} has ended after {ours.tail.last} blocks")
         elif append.first > ours.tail.last + 1:
@@ -217,9 +221,22 @@ class StreamWriter:
             return StreamEnded(f"stream {append.stream} has ended after {row.last} blocks")
         return row
 
-    def _load(self, connection: sqlite3.Connection, row: StreamRow) -> Ours:
+    def _take_up_all(self, connection: sqlite3.Connection) -> None:
+        """After a failure: all of ours are read from the file, above all those to which nothing will be appended.
+
+        Without that their rows of the journal would be dropped ungathered.
+        """
+        if self._has_all:
+            return
+        found = map(StreamRow._make, connection.execute(sql.LIVE_OF_OWNER, (self._owner,)).fetchall())
+        rows = [row for row in found if row.id not in self._ours]
+        tails = tails_of(connection, rows)
+        for row in rows:
+            self._load(row, tails[row.number])
+        self._has_all = True
+
+    def _load(self, row: StreamRow, tail: Tail) -> Ours:
         """A stream of ours as the file has it."""
-        tail = tail_of(connection, row)
         size = row.size + tail.size
         stream = StreamId(row.id)
         ours = Ours(row.number, stream, Epoch(row.epoch), gathered=row.last, last=tail.last, size=size)
@@ -247,6 +264,7 @@ class StreamWriter:
 
     def gather(self, connection: sqlite3.Connection) -> None:
         """Writes segments of the streams that are due."""
+        self._take_up_all(connection)
         for done in self._gatherer.gather_due(connection, self._owner, self._now()):
             if self._ours.get(done.id) is done:
                 del self._ours[done.id]
@@ -258,6 +276,7 @@ class StreamWriter:
             claims: int = connection.execute(sql.CLAIMS).fetchone()[0]
             lost = self._look_for_lost(connection) if claims != self._claims else {}
             self._bytes_of_others = connection.execute(sql.LIVE_BYTES_OF_OTHERS, (self._owner,)).fetchone()[0]
+            self._take_up_all(connection)
         self._claims = claims
         self._gatherer.look_how_far(connection)
         return [stream for stream, error in lost.items() if isinstance(error, StaleEpoch)]
@@ -270,6 +289,7 @@ class StreamWriter:
 
     def resign(self, connection: sqlite3.Connection) -> None:
         """Gathers all and gives up the lease."""
+        self._take_up_all(connection)
         self._gatherer.all_due()
         while self._gatherer.is_due:
             self.gather(connection)
