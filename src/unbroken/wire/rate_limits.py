@@ -39,6 +39,9 @@ class RateLimitWords(Enum):
     ANTHROPIC = b"anthropic-ratelimit-"
 
 
+_ALL_WORDS = tuple(words.value for words in RateLimitWords)
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimit:
     """One limit, of requests or of tokens; None is "not said"."""
@@ -55,6 +58,8 @@ def rate_limits_in(words: RateLimitWords, headers: Sequence[tuple[bytes, bytes]]
 
     `now` is in seconds since 1970; names of headers are in lower case.
     """
+    if not any(name.startswith(_ALL_WORDS) for name, _ in headers):
+        return ()  # most upstreams have none, and every answer is looked at
     own = tuple(header for header in headers if header[0].startswith(words.value))
     if own:
         return own

@@ -31,6 +31,9 @@ class AnswerAssembler:
     def whole(self) -> bytes:
         """The body of a response without streaming."""
         choices = [self._choices[index] for index in sorted(self._choices)]
+        for message in (choice["message"] for choice in choices):
+            if message.get("content") == "" and (message.get("tool_calls") or message.get("refusal")):
+                message["content"] = None  # as one says it who was not asked for pieces
         return _write({**self._fields, "object": "chat.completion", "choices": choices})
 
     def _add(self, chunk: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from unbroken.wire.openai_chat.envelope import NULL, Envelope, Fields
 from unbroken.wire.openai_chat.errors import is_error, read_error_event
 from unbroken.wire.openai_chat.plain import Pass, learn_envelope
 from unbroken.wire.openai_chat.surrogates import without_halves
-from unbroken.wire.openai_chat.template import Fill, learn_template
+from unbroken.wire.openai_chat.template import Fill, learn_templates
 from unbroken.wire.openai_chat.usage import read_usage
 from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent, write_data
@@ -239,5 +239,4 @@ class ChunkRelay:
         was_of_use = self.deltas - self._learned_at > 2 * self._missed
         self._learn_after = LEARN_AFTER if was_of_use else min(2 * self._learn_after, MAX_LEARN_AFTER)
         self._learned_at, self._learn_at, self._missed = self.deltas, self.deltas + self._learn_after, 0
-        self._fill = learn_template(data, block)
-        self.shortcut = learn_template(write_data(data), block) if self._fill and b"\n" not in data else None
+        self._fill, self.shortcut = learn_templates(data, block)

@@ -18,22 +18,26 @@ Fill = Callable[[bytes], Block | None]
 """Gives the block for a chunk that fits a template, None for one that does not, or that says nothing."""
 
 
-def learn_template(data: bytes, block: bytes) -> Fill | None:
+def learn_templates(data: bytes, block: bytes) -> tuple[Fill | None, Fill | None]:
     """How to get from a chunk to its block, learned from the chunk `data` that became `block`; None if it is no model.
 
     A chunk fits if it has the same bytes around its text, and valid JSON strings in their place: then it is a valid
     chunk that says the same but for its text, and becomes the same block but for its text. It need not be parsed.
+    The second is for chunks as they come in most reads, with `data: ` before and an empty line behind.
     """
-    holes, block_holes = _holes(data), _holes(block)
-    if [data[start:end] for _, start, end in holes] != [block[start:end] for _, start, end in block_holes]:
-        return None
+    holes = _holes(data)
     names = [name for name, _, _ in holes]
-    fixed, block_fixed = _around(data, holes), _around(block, block_holes)
-    if len(names) == 1 and names[0] in _TEXTS:
-        return _one_text(*fixed, *block_fixed)
-    if len(names) == 2 and names[0] in _TEXTS and names[1] == _PADDING:
-        return _text_and_padding(*fixed, *block_fixed)
-    return None
+    make = _MAKERS.get(len(names))
+    if make is None or names[0] not in _TEXTS or names[1:] != [_PADDING] * (len(names) - 1):
+        return None, None
+    fixed, block_fixed = _around(data, holes), _around_same(data, block, holes)
+    if block_fixed is None:
+        return None, None
+    fill = make(*fixed, *block_fixed)
+    if b"\n" in data:  # of several lines; each begins with its own `data:`
+        return fill, None
+    head, *between, tail = fixed
+    return fill, make(b"data: " + head, *between, tail + b"\n\n", *block_fixed)
 
 
 def _one_text(head: bytes, tail: bytes, block_head: bytes, block_tail: bytes) -> Fill:
@@ -75,6 +79,9 @@ def _text_and_padding(
     return fill
 
 
+_MAKERS: dict[int, Callable[..., Fill]] = {1: _one_text, 2: _text_and_padding}
+
+
 def _holes(data: bytes) -> list[tuple[bytes, int, int]]:
     """Name, start and end of every string, quotes included, that is likely to differ from chunk to chunk."""
     holes = []
@@ -92,3 +99,15 @@ def _around(data: bytes, holes: list[tuple[bytes, int, int]]) -> list[bytes]:
     starts = [0, *(end for _, _, end in holes)]
     ends = [*(start for _, start, _ in holes), len(data)]
     return [data[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _around_same(data: bytes, block: bytes, holes: list[tuple[bytes, int, int]]) -> list[bytes] | None:
+    """The pieces of `block` around the texts that `data` has in its holes; None where the block says something else."""
+    rest = data[holes[0][1] :] + b"\n\n"
+    if block.endswith(rest):  # what we exchange stands before the text, as with nearly all servers
+        shift = len(block) - len(rest) - holes[0][1]
+        return _around(block, [(name, start + shift, end + shift) for name, start, end in holes])
+    block_holes = _holes(block)
+    if [data[start:end] for _, start, end in holes] != [block[start:end] for _, start, end in block_holes]:
+        return None
+    return _around(block, block_holes)
