@@ -25,6 +25,7 @@ from unbroken.gateway.origin import Origin
 from unbroken.gateway.produce import Producer
 from unbroken.gateway.production import Asked, Means, OnWhole, Production
 from unbroken.gateway.reaper import Reaper
+from unbroken.gateway.remembered import MAX_REMEMBERED_BYTES
 from unbroken.gateway.responses import cancel_response, create_response, delete_response, get_response, response_keeper
 from unbroken.gateway.store_errors import told
 from unbroken.gateway.stores import Stores
@@ -81,8 +82,8 @@ class Gateway:
         self._loop_time = asyncio.get_running_loop().time
         self.journal = journal
         self.metrics = Metrics()
-        #: The log of plain streams.
-        self.log = MemoryStreamLog()
+        #: The log of plain streams; what it holds of them is what they can be continued from.
+        self.log = MemoryStreamLog(spare_bytes=MAX_REMEMBERED_BYTES)
         stores = stores or Stores.of(settings, now=now)
         self.responses = stores.responses
         self.durable = DurableStreams(
@@ -234,11 +235,13 @@ class Gateway:
             call.refused_for = refused.error.code
             await call.respond_error(refused.error)
         except LogError as error:
-            self.journal.note("store", id=call.request_id.decode(), message=str(error))
+            refusal = told(error)
+            if refusal.status >= 500:
+                self.journal.note("store", id=call.request_id.decode(), message=str(error))
             if call.status:
                 return call.abort()
-            call.refused_for = told(error).code
-            await call.respond_error(told(error))
+            call.refused_for = refusal.code
+            await call.respond_error(refusal)
         except ClientLeft:
             call.status = call.connection.refused_with or 499
 

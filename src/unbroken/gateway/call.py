@@ -23,7 +23,7 @@ PING = b'event: ping\ndata: {"type": "ping"}\n\n'  # Anthropic's keep-alive; it 
 MAX_TOLD = 4000  # characters of a header that tells; proxies take heads of 8 kB
 
 #: Headers of which two would let two readers of one request see two requests.
-_ONLY_ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
+_ONLY_ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin", b"idempotency-key")
 
 
 class ClientLeft(Exception):

@@ -4,15 +4,18 @@ import asyncio
 import importlib.metadata
 import platform
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import check_address, listen, open_journal
+from unbroken.gateway.stores import Stores, sqlite_path
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings
+from unbroken.store.log import StoreUnavailable
 
 PACKAGES = ("unbroken", "uvicorn", "uvloop", "httptools", "msgspec", "xllamacpp")
 LOAD_SECONDS = 120.0
@@ -40,6 +43,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield _address(settings)
     yield Finding("keys", True, ", ".join(settings.keys) or "none: only this machine is served")
     yield _log(settings)
+    yield await _store(settings)
     journal = Journal(file="/dev/null")
     upstreams = Upstreams(journal, random.random)
     try:
@@ -84,6 +88,19 @@ def _log(settings: Settings) -> Finding:
     except SettingsInvalid as error:
         return Finding("log", False, str(error), "make its folder, or let this user write there")
     return Finding("log", True, settings.log.file or "standard error")
+
+
+async def _store(settings: Settings) -> Finding:
+    what = "store of durable streams"
+    try:
+        log = Stores.of(settings, now=time.time).log
+        await log.start()
+        running = len(await log.live())
+        await log.close()
+    except (SettingsInvalid, StoreUnavailable) as error:
+        return Finding(what, False, str(error), "see [store] in docs/configuration.md")
+    place = "a server" if "://" in settings.store.streams and "sqlite" not in settings.store.streams else ""
+    return Finding(what, True, f"{place or sqlite_path(settings)} ({running} streams have not ended)")
 
 
 def _models(upstreams: Upstreams) -> Finding:

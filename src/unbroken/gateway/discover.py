@@ -16,6 +16,8 @@ OPENAI = "https://api.openai.com/v1"
 ANTHROPIC = "https://api.anthropic.com/v1"
 ANTHROPIC_MODELS = ("claude-*",)
 OPENAI_MODELS = ("gpt-*", "chatgpt-*", "o1*", "o3*", "o4*")
+#: What programs are given for a key where the server, ours above all, asks for none.
+NO_KEYS = ("", "none", "unused", "dummy")
 PROBE_SECONDS = 0.3  # a server on this machine answers at once or is not there
 
 
@@ -29,10 +31,10 @@ async def with_found_upstreams(
     if settings.upstream:
         return settings
     found: list[UpstreamSettings] = []
-    if key := environment.get("OPENAI_API_KEY"):
+    if (key := environment.get("OPENAI_API_KEY", "")) not in NO_KEYS:
         base_url = environment.get("UNBROKEN_OPENAI_BASE_URL", OPENAI)
         found.append(UpstreamSettings(name="openai", base_url=base_url, api_key=key, models=OPENAI_MODELS))
-    if key := environment.get("ANTHROPIC_API_KEY"):
+    if (key := environment.get("ANTHROPIC_API_KEY", "")) not in NO_KEYS:
         base_url = environment.get("UNBROKEN_ANTHROPIC_BASE_URL", ANTHROPIC)
         found.append(
             UpstreamSettings(

@@ -1,7 +1,9 @@
 """The durable streams that this process writes: accepted, gone on with, cancelled, handed over."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 
 from unbroken.chat.fault import Failure, Fault
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
@@ -14,6 +16,9 @@ from unbroken.gateway.records import asked_again
 from unbroken.gateway.stream_account import read_account
 from unbroken.rules.lifecycle import State
 from unbroken.store.log import DurableLog, LogError, StoreUnavailable
+
+#: Owners of one stream in its life; what kills one process after the other is not tried for ever.
+MAX_OWNERS = 10
 
 CANCELLED = Failure(Fault.CANCELLED, "the answer was cancelled")
 
@@ -42,8 +47,10 @@ class DurableStreams:
         self._grace: dict[StreamId, float | None] = {}
         self._orphan_timers: dict[StreamId, asyncio.TimerHandle] = {}
         self.readers = Readers(self._has_no_reader)
-        #: Those that failed before their first token, and have not been told to all who wait.
-        self._to_forget: set[StreamId] = set()
+        #: Those that failed before their first token, and have not been told to all who wait; with their claims.
+        self._to_forget: dict[StreamId, str] = {}
+        #: How many ask for a claim just now, and may be told of the stream that has it.
+        self._opening: Counter[str] = Counter()
         self._is_handing_over = False
 
     def __len__(self) -> int:
@@ -63,7 +70,8 @@ class DurableStreams:
         Raises:
             LogError: the store does not take it.
         """
-        opened = await self.log.open(record, on_lost=lambda error: self._lose(record.id, error))
+        with self._asking_for(record.claim):
+            opened = await self.log.open(record, on_lost=lambda error: self._lose(record.id, error))
         if isinstance(opened, StreamStatus):
             return opened
         producer = self._adopt(record, asked, opened)
@@ -75,14 +83,14 @@ class DurableStreams:
 
         Raises:
             LogError: the store cannot be read.
+            RequestRefused: another version of this program has taken the request; this one would not.
         """
         if self._is_handing_over or stream in self._producers:
             return False
         epoch = await self.log.take_over(stream, on_lost=lambda error: self._lose(stream, error))
         if epoch is None:
             return False
-        await self._go_on(stream, epoch, only_to_end)
-        return True
+        return await self._go_on(stream, epoch, only_to_end)
 
     async def cancel(self, stream: StreamId) -> None:
         """Ends a stream, whoever writes it; one that has ended stays as it is.
@@ -90,12 +98,11 @@ class DurableStreams:
         Raises:
             LogError: the store cannot be read or written.
         """
-        if (producer := self._producers.get(stream)) is not None:
+        if (producer := self._producers.get(stream)) is not None and not producer.is_lost:
             producer.stop(CANCELLED)
         elif not (await self.log.status(stream)).has_ended:
             epoch = await self.log.claim(stream, on_lost=lambda error: self._lose(stream, error))
-            if not (await self.log.status(stream)).has_ended:
-                await self._go_on(stream, epoch, CANCELLED)
+            await self._go_on(stream, epoch, CANCELLED)
         await self.wait_for_end(stream)
 
     async def wait_for_end(self, stream: StreamId) -> None:
@@ -127,8 +134,10 @@ class DurableStreams:
     async def hand_over(self) -> None:
         """Lets go of what is written here, so that another process can go on with it at once."""
         self._is_handing_over = True
-        for producer in list(self._producers.values()):
-            producer.lose(StoreUnavailable("the gateway is shutting down; another goes on with the answer"))
+        for stream, producer in list(self._producers.items()):
+            if not producer.state.is_terminal:  # else its end is being committed
+                producer.lose(StoreUnavailable("the gateway is shutting down; another goes on with the answer"))
+                self._journal.note("handed_over", stream=stream)
         for stream in self.readers.streams:
             self.readers.cut(stream)
         if self._tasks:
@@ -144,19 +153,31 @@ class DurableStreams:
         self._await_reader(record.id)
         return producer
 
-    async def _go_on(self, stream: StreamId, epoch: Epoch, only_to_end: Failure | None) -> None:
-        status = await self.log.status(stream)
-        entries = await self.log.read(stream, Offset(0))
-        blocks, note = [entry.block for entry in entries], await self.log.notes(stream)
+    async def _go_on(self, stream: StreamId, epoch: Epoch, only_to_end: Failure | None) -> bool:
+        """Writes on what was claimed with this epoch, unless it has been claimed from us by now."""
+        try:
+            entries = await self.log.read(stream, Offset(0))
+            blocks, note = [entry.block for entry in entries], await self.log.notes(stream)
+            status = await self.log.status(stream)
+            asked = asked_again(status.record)
+        except BaseException:
+            self.log.let_go(stream, epoch)  # else it is ours, and nobody ever writes it
+            raise
+        if status.epoch != epoch or status.has_ended:
+            return False
         record, account = status.record, read_account(status)
-        producer = self._adopt(record, asked_again(record), epoch)
+        if epoch > MAX_OWNERS:
+            problem = f"{epoch - 1} processes have ended while they wrote this answer: it is given up"
+            only_to_end = only_to_end or Failure(Fault.INTERNAL, problem)
+        producer = self._adopt(record, asked, epoch)
+        producer.attempts_before = producer.account.attempts = account.attempts
         producer.account.model, producer.account.upstream = account.model, account.upstream
-        producer.account.usage = account.usage
         producer.account.continuations += account.continuations
         origin = Origin("TAKEOVER", f"/v1/streams/{stream}", "", record.key_name, self._loop.time())
         work = producer.go_on(blocks, note) if only_to_end is None else producer.end(blocks, only_to_end)
         self._run(producer, record, origin, work)
         self._journal.note("takeover", stream=stream, epoch=epoch, offset=status.last)
+        return True
 
     def _run(self, producer: Producer, record: StreamRecord, origin: Origin, work: Awaitable[None]) -> None:
         self._start(self._see_through(producer, record, origin, work))
@@ -167,6 +188,7 @@ class DurableStreams:
         stream = record.id
         try:
             await work
+            await self.log.committed(stream, producer.epoch)  # what is not, another will end and book
         finally:
             if self._producers.get(stream) is producer:
                 del self._producers[stream]
@@ -175,16 +197,33 @@ class DurableStreams:
                     timer.cancel()
             if not producer.is_lost:
                 self._book(producer, origin)
+            elif not self._is_handing_over:  # then it is let go with all the others, once what there is is committed
+                self.log.let_go(stream, producer.epoch)
         has_failed = producer.state is State.FAILED and not producer.is_lost
         if has_failed and producer.has_said_nothing and not record.is_background:
-            self._to_forget.add(stream)
+            self._to_forget[stream] = record.claim
             self._forget_if_told(stream)
+
+    @contextmanager
+    def _asking_for(self, claim: str) -> Iterator[None]:
+        """Nothing is forgotten of which somebody is being told that it has the claim."""
+        self._opening[claim] += 1
+        try:
+            yield
+        finally:
+            self._opening[claim] -= 1
+            if not self._opening[claim]:
+                del self._opening[claim]
+            for stream in [stream for stream, failed in self._to_forget.items() if claim and failed == claim]:
+                self._loop.call_soon(self._forget_if_told, stream)  # by then who was told reads it, or has gone
 
     def _forget_if_told(self, stream: StreamId) -> None:
         """Forgets an answer that failed before its first token once it was told, so that its key is free (D8)."""
-        if stream in self._to_forget and not self.readers.has(stream):
-            self._to_forget.discard(stream)
-            self._start(self._forget(stream))
+        claim = self._to_forget.get(stream)
+        if claim is None or self.readers.has(stream) or (claim and self._opening[claim]):
+            return
+        del self._to_forget[stream]
+        self._start(self._forget(stream))
 
     async def _forget(self, stream: StreamId) -> None:
         try:
@@ -226,7 +265,7 @@ class DurableStreams:
         try:
             watched_until = (await self.log.status(stream)).watched_until
         except LogError:
-            watched_until = 0.0
+            return self._await_reader(stream)  # nobody knows who reads it elsewhere
         if (producer := self._producers.get(stream)) is None or self.readers.has(stream) or grace is None:
             return
         if watched_until + grace > self.now():

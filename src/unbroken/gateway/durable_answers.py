@@ -66,13 +66,16 @@ async def send_stream(
     Raises:
         LogError: it cannot be read from there.
     """
+    if call.method == "HEAD":
+        await call.begin_event_stream()
+        return await call.end_event_stream()
     keep_alive = gateway.settings.keep_alive
     leave = gateway.durable.readers.join(stream, call.connection.transport.abort)
     gateway.metrics.open_streams += 1
     try:
         if producer is not None:
             await producer.wait_until_begun(keep_alive.first)
-            if producer.begun.done() and not producer.begun.result():
+            if producer.begun.done() and not producer.begun.result() and not producer.is_lost:
                 return await _refuse(call, producer)
             call.tell_of(producer.account.dropped, producer.account.limits)
         await call.begin_event_stream()
@@ -122,14 +125,18 @@ async def send_whole(gateway: "Gateway", call: Call, stream: StreamId) -> None:
 
 
 async def _wait_for_end(gateway: "Gateway", call: Call, stream: StreamId) -> None:
+    if call.connection.is_lost:
+        raise ClientLeft
     ending = asyncio.ensure_future(gateway.durable.wait_for_end(stream))
     lost: asyncio.Future[None] = call.connection.loop.create_future()
     call.connection.on_lost = lambda: None if lost.done() else lost.set_result(None)
-    await asyncio.wait((ending, lost), return_when=asyncio.FIRST_COMPLETED)
-    if not ending.done():
+    try:
+        await asyncio.wait((ending, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            raise ClientLeft
+        ending.result()
+    finally:
         ending.cancel()
-        raise ClientLeft
-    ending.result()
 
 
 async def respond_whole(gateway: "Gateway", call: Call, status: StreamStatus, account: StreamAccount) -> None:

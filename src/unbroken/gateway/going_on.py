@@ -9,6 +9,7 @@ from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.said import Said
 from unbroken.chat.stream import Block
+from unbroken.chat.usage import Usage
 from unbroken.gateway.attempt import StreamAttempt
 from unbroken.gateway.continuation import (
     Ending,
@@ -50,7 +51,7 @@ class GoingOn(Production):
 
     def __init__(self, asked: Asked, means: Means, *, on_whole: OnWhole | None = None) -> None:
         super().__init__(asked, means, on_whole=on_whole)
-        #: What the client may have seen.
+        #: What the client may have seen; of a plain stream its blocks are in the log until they are wanted.
         self.said = Remembered()
 
     @abstractmethod
@@ -60,6 +61,10 @@ class GoingOn(Production):
     @abstractmethod
     def _end_well(self, ending: Ending) -> None:
         """Writes the end of an answer of which nothing else is missing."""
+
+    @abstractmethod
+    async def _recall(self) -> None:
+        """Sees to it that `said` has all blocks so far, or knows that they are too many."""
 
     def _error_behind(self, error: ApiError) -> list[Block]:
         """The blocks that end the stream with an error, where no attempt is there to say it."""
@@ -71,11 +76,13 @@ class GoingOn(Production):
         Raises:
             UpstreamFailed: none can; it says how the answer broke off, and how much of it there is.
         """
+        await self._recall()
         if self.said.is_too_long:
             raise UpstreamFailed(broke_off)
         said = self._read_said(broke_off)
         if said.finished is not None and self._request.choices == 1 and not any(said.choices):
-            return self._end_well(end_with(self._dialect, self._answering_again(), self.said.blocks, ()))
+            ending = end_with(self._dialect, self._answering_again(), self.said.blocks, ())
+            return self._end_well(replace(ending, usage=self._usage_so_far(said)))
         candidates = [
             (target, self._means.upstreams.get(target.upstream))
             for target in self._means.upstreams.candidates(self._request.model, self._loop.time())
@@ -103,8 +110,12 @@ class GoingOn(Production):
         self.account.upstream = name
         raise UpstreamFailed(told(broke_off, said))
 
+    def _usage_so_far(self, said: Said) -> Usage:
+        """What was told of it, in the stream or to the producer; what there is of the answer where nobody counted."""
+        return said.usage or self.account.usage or Usage(output=said.pieces, estimated=True)
+
     def _next_step(self, failure: Failure, last: Way | None, left: Sequence[Way]) -> Ask | GiveUp:
-        policy, attempts = self._means.retries, self.account.attempts
+        policy, attempts = self._means.retries, self.account.attempts - self.attempts_before
         return next_step(failure, last, left, policy, attempts=attempts, chance=self._means.chance())
 
     def _read_said(self, broke_off: Failure) -> Said:

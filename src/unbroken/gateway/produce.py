@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
-from unbroken.chat.stream import Block, Epoch
+from unbroken.chat.stream import Block, Epoch, Offset
 from unbroken.chat.usage import Usage
 from unbroken.gateway.attempt import StreamAttempt
-from unbroken.gateway.continuation import Ending
+from unbroken.gateway.continuation import Ending, failing_behind, read_said
 from unbroken.gateway.going_on import GoingOn
 from unbroken.gateway.production import Asked, Means, OnWhole
 from unbroken.gateway.questions import Question
@@ -18,7 +18,7 @@ from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.outcome import api_error
 from unbroken.rules.routing import Target
-from unbroken.store.log import LogError, StreamLog
+from unbroken.store.log import LogError, OffsetUnknown, StreamLog, StreamTooLong
 
 
 class Producer(GoingOn):
@@ -36,7 +36,8 @@ class Producer(GoingOn):
         """With an `epoch` the stream is there already, in `log`, and is durable; without one it is made, and plain."""
         super().__init__(asked, means, on_whole=on_whole)
         self._log = log or means.log
-        self._epoch = epoch or Epoch(0)
+        #: With which it writes the log.
+        self.epoch = epoch or Epoch(0)
         self.is_durable = epoch is not None
         self._fail: Callable[[ApiError], list[Block]] | None = None
         self._take_note: Callable[[], bytes] | None = None
@@ -50,15 +51,13 @@ class Producer(GoingOn):
     async def write_stream(self) -> None:
         """Writes the log of the stream to its end; a failure becomes its terminal block."""
         if not self.is_durable:
-            self._epoch = await self._log.create(self.stream, keep=False)
+            self.epoch = await self._log.create(self.stream, keep=False)
         await self._write(self._begin_answer)
 
     async def go_on(self, blocks: Sequence[Block], note: bytes) -> None:
         """Writes the rest of a stream that another producer has begun: `blocks` and `note` are what it left."""
-        self.said.take(blocks, note)
         if blocks:
-            self._has_content = True
-            self.state = next_state(self.state, Step.CONTENT)
+            self._take_up(blocks, note)
             self.begun.set_result(True)
             await self._write(self._continue_for_another)
         else:
@@ -66,12 +65,21 @@ class Producer(GoingOn):
 
     async def end(self, blocks: Sequence[Block], failure: Failure) -> None:
         """Ends a stream that another producer has begun."""
-        self.said.take(blocks)
         if blocks:
-            self._has_content = True
-            self.state = next_state(self.state, Step.CONTENT)
+            self._take_up(blocks)
         self.begun.set_result(bool(blocks))
         self._end_with(failure)
+
+    def _take_up(self, blocks: Sequence[Block], note: bytes = b"") -> None:
+        """Stands where another producer stood."""
+        self.said.take(blocks, note)
+        self._has_content = True
+        self.state = next_state(self.state, Step.CONTENT)
+        if self.said.is_too_long:  # to go on with; to say behind them that it has failed they are needed all the same
+            self._fail = failing_behind(self._dialect, self._answering_again(), blocks)
+        with suppress(UpstreamFailed):  # in no word of ours: then nobody counts it
+            said = read_said(self._dialect, blocks)
+            self.account.usage = said.usage or Usage(output=said.pieces, estimated=True)
 
     @property
     def has_said_nothing(self) -> bool:
@@ -116,6 +124,8 @@ class Producer(GoingOn):
     async def _write(self, work: Callable[[], Awaitable[None]]) -> None:
         limit = self._begin()
         try:
+            if self.stopped is not None:  # before its first step
+                raise UpstreamFailed(self.stopped)
             await work()
         except UpstreamFailed as failed:
             self._end_with(failed.failure)
@@ -147,6 +157,7 @@ class Producer(GoingOn):
         """An attempt that writes the log."""
         former = self._fail, self._take_note
         self._fail, self._take_note = question.fail, question.take_note
+        self._is_account_due = True
         try:
             return await self._open_stream(target, upstream, question, self._append)
         except BaseException:
@@ -181,6 +192,15 @@ class Producer(GoingOn):
             self.account.usage = relay.usage or Usage(output=relay.deltas, estimated=True)
             self._means.upstreams.ended(upstream, failure, self._loop.time())
 
+    async def _recall(self) -> None:
+        if not self.is_durable:
+            try:
+                held = await self._log.read(self.stream, Offset(0))
+            except OffsetUnknown:
+                self.said.forget()
+            else:
+                self.said.blocks = [entry.block for entry in held]
+
     def _end_well(self, ending: Ending) -> None:
         if ending.usage is not None:
             self.account.usage = ending.usage
@@ -192,10 +212,15 @@ class Producer(GoingOn):
             if self.is_durable:
                 self._append_durably(blocks, ends, note)
             else:
-                self._log.append(self.stream, self._epoch, blocks, ends=ends)
+                self._log.append(self.stream, self.epoch, blocks, ends=ends)
         except LogError as error:
+            if self.is_durable and not isinstance(error, StreamTooLong):
+                return self.lose(error)
             return self.stop(Failure(Fault.INTERNAL, str(error)))
-        self.said.take(blocks, note)
+        if self.is_durable:  # the log has what is committed only
+            self.said.take(blocks, note)
+        elif note:
+            self.said.note += note
         if not self._has_content:
             self._has_content = True
             self.state = next_state(self.state, Step.CONTENT)
@@ -210,7 +235,7 @@ class Producer(GoingOn):
         if ends or self._is_account_due:
             self._is_account_due = False
             account = self._account(State.FINISHED if ends else State.RUNNING)
-        self._log.append(self.stream, self._epoch, blocks, ends=ends, note=note, account=account)
+        self._log.append(self.stream, self.epoch, blocks, ends=ends, note=note, account=account)
 
     def _account(self, state: State, error: ApiError | None = None) -> bytes:
         """What the store is told of the answer; its usage once it is over."""
@@ -240,8 +265,16 @@ class Producer(GoingOn):
         # What an attempt held back was never said: its numbers count for nothing.
         blocks = self._fail_in_the_middle(error) if self._has_content else [self._dialect.write_error_event(error)]
         account = self._account(self.state, error) if self.is_durable else b""
-        with suppress(LogError):  # if nobody may add to it any more, what was sent stays as it is
-            self._log.append(self.stream, self._epoch, blocks, ends=True, account=account)
+        try:
+            self._append_end(blocks, account)
+        except StreamTooLong:  # the end of a response repeats all of it
+            with suppress(LogError):
+                self._append_end([self._dialect.write_error_event(error)], account)
+        except LogError:  # nobody may add to it from here any more: what was sent stays as it is
+            self.is_lost = self.is_durable
+
+    def _append_end(self, blocks: Sequence[Block], account: bytes) -> None:
+        self._log.append(self.stream, self.epoch, blocks, ends=True, account=account)
 
     def _fail_in_the_middle(self, error: ApiError) -> list[Block]:
         if self._fail is not None:

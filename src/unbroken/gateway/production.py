@@ -81,6 +81,8 @@ class Production:
         self._task: asyncio.Task[object] | None = None
         self.state = State.ACCEPTED
         self.account = Account()
+        #: How many of its attempts other processes have made: they do not count against ours.
+        self.attempts_before = 0
         #: When an upstream was last asked, or last said anything; loop time.
         self.heard_at = self._loop.time()
 
@@ -139,7 +141,7 @@ class Production:
             match verdict(
                 failure,
                 policy,
-                attempts=self.account.attempts,
+                attempts=self.account.attempts - self.attempts_before,
                 tries_here=tries_here,
                 has_next=at + 1 < len(candidates),
                 chance=self._means.chance(),

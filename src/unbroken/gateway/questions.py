@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
@@ -41,7 +41,6 @@ _read_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _SAID = Block(b"data: {}\n\n")
 
 
-@runtime_checkable
 class TellsFailure(Protocol):
     """A relay or writer of a dialect in which the error that ends a stream depends on what was said before it."""
 
@@ -154,8 +153,9 @@ def ask_for_events(
 
 def failing(speaker: object, client: Dialect) -> Callable[[ApiError], list[Block]]:
     """What ends a stream with an error that `speaker`, a relay or writer of the client's dialect, has begun."""
-    if isinstance(speaker, TellsFailure):
-        return speaker.fail
+    fail: Callable[[ApiError], list[Block]] | None = getattr(speaker, "fail", None)  # isinstance() costs 8 µs
+    if fail is not None:
+        return fail
     return lambda error: [client.write_error_event(error)]
 
 

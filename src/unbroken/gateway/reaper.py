@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 
+from unbroken.chat.error import RequestRefused
 from unbroken.chat.fault import Failure, Fault
 from unbroken.chat.stream import StreamId, StreamStatus
 from unbroken.gateway.durable import DurableStreams
@@ -32,7 +33,7 @@ class Reaper:
                 await self._look_at_read()
                 if looks % LOOKS_PER_LEASE == 0:
                     await self._look_at_all()
-                self._tell_of_store(None)
+                    self._tell_of_store(None)  # not before: a look at no stream asks the store nothing
             except LogError as error:
                 self._tell_of_store(error)
 
@@ -41,7 +42,7 @@ class Reaper:
         for stream in self._durable.readers.streams:
             if self._durable.writes(stream):
                 continue
-            with suppress(StreamUnknown):
+            try:
                 status = await self._durable.log.status(stream)
                 if status.has_ended:
                     continue
@@ -49,12 +50,14 @@ class Reaper:
                     await self._durable.log.watch(stream, now + 3 * self._pause)
                 else:
                     await self._durable.take_over(stream)
+            except (StreamUnknown, RequestRefused):  # forgotten on another worker, say: nothing comes any more
+                self._durable.readers.cut(stream)
 
     async def _look_at_all(self) -> None:
         lapsed = {status.record.id: status for status in await self._durable.log.live() if not status.is_owned}
         self._lapsed = {stream: since for stream, since in self._lapsed.items() if stream in lapsed}
         for stream, status in lapsed.items():
-            with suppress(StreamUnknown):
+            with suppress(StreamUnknown, RequestRefused):
                 await self._look_at_lapsed(stream, status)
 
     async def _look_at_lapsed(self, stream: StreamId, status: StreamStatus) -> None:

@@ -22,8 +22,11 @@ class Remembered:
         """Adds blocks of the answer."""
         self._size += len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
         if self._size > MAX_REMEMBERED_BYTES:
-            self.blocks, self.note, self.is_too_long = [], b"", True
-            return
+            return self.forget()
         self.blocks += blocks
         if note:
             self.note += note
+
+    def forget(self) -> None:
+        """Gives up: there are too many to go on from."""
+        self.blocks, self.note, self.is_too_long = [], b"", True

@@ -18,8 +18,8 @@ from unbroken.gateway.production import Asked, OnWhole
 from unbroken.gateway.records import asked_again
 from unbroken.gateway.stream_account import read_account
 from unbroken.gateway.streams import find_stream
-from unbroken.gateway.whole_log import last_response, response_so_far
-from unbroken.store.log import StreamUnknown
+from unbroken.gateway.whole_log import as_cancelled, last_response, response_so_far
+from unbroken.store.log import OffsetUnknown, StreamUnknown
 from unbroken.store.responses import StoredResponse
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 from unbroken.wire.openai_responses.stored import (
@@ -137,7 +137,9 @@ async def _send_events(gateway: "Gateway", call: Call, id: str, key_name: str) -
     given = call.query.get("starting_after", "-1")
     if not _SEQUENCE_NUMBER.fullmatch(given):
         raise invalid("Invalid value for 'starting_after': expected a sequence number.", param="starting_after")
-    after = min(Offset(int(given) + 1), status.last)
+    after = Offset(int(given) + 1)
+    if after > status.last:
+        raise OffsetUnknown(f"response {status.record.id} has {status.last} events, and {given} is beyond them")
     call.own_headers.append((b"unbroken-stream", id.encode()))
     await send_stream(gateway, call, status.record.id, after, wants_ids=False)
 
@@ -152,8 +154,8 @@ async def _send_unkept(gateway: "Gateway", call: Call, id: str, part: str, key_n
         return await _send_items(call, with_ids(input_items(asked.request), asked.stream))
     account = read_account(status)
     blocks = [entry.block for entry in await gateway.durable.log.read(asked.stream, Offset(0))]
-    if status.has_ended and account.state != "cancelled" and (whole := last_response(blocks)) is not None:
-        return await call.respond_json(whole)
+    if status.has_ended and (whole := last_response(blocks)) is not None:
+        return await call.respond_json(whole if account.state != "cancelled" else as_cancelled(whole))
     said = _STATES.get(account.state, "in_progress") if blocks else "queued"
     await call.respond_json(response_so_far(asked, account.model or asked.request.model, said, blocks))
 

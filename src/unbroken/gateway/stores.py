@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings
 from unbroken.store.durable import DurableStreamLog
-from unbroken.store.log import DurableLog
+from unbroken.store.log import DurableLog, StoreUnavailable
 from unbroken.store.responses import MemoryResponseStore, ResponseStore
 from unbroken.store.sqlite import SqliteStorage
 from unbroken.store.sqlite_responses import SqliteResponseStore
@@ -27,7 +28,18 @@ class Stores:
 
     @classmethod
     def of(cls, settings: Settings, *, now: Callable[[], float]) -> "Stores":
-        """Those of the settings; nothing is opened yet."""
+        """Those of the settings; nothing is opened yet.
+
+        Raises:
+            SettingsInvalid: there can be no such store.
+        """
+        try:
+            return cls._made(settings, now)
+        except StoreUnavailable as error:
+            raise SettingsInvalid(f"store.streams: {error}") from None
+
+    @classmethod
+    def _made(cls, settings: Settings, now: Callable[[], float]) -> "Stores":
         store = settings.store
         scheme = urlsplit(store.streams).scheme or store.streams
         if scheme in SERVERS:

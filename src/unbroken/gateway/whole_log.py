@@ -60,6 +60,11 @@ def last_response(blocks: Sequence[Block]) -> bytes | None:
     return bytes(found[0]) if found else None
 
 
+def as_cancelled(response: bytes) -> bytes:
+    """A response that ended because it was cancelled: in its events there is no other word for that than failed."""
+    return _write({**_read_fields(response), "status": "cancelled", "error": None})
+
+
 def queued_answer(asked: Asked) -> bytes:
     """What a client is told of work in the background that has just been accepted."""
     return response_so_far(asked, asked.request.model, "queued")

@@ -160,6 +160,12 @@ class DurableStreamLog:
         claimed = await self._claim(stream, only_lapsed=not is_still_ours)
         return None if claimed is None else await self._make_ours(stream, *claimed, on_lost)
 
+    async def committed(self, stream: StreamId, epoch: Epoch) -> None:
+        owned = self._owned.get(stream)
+        if owned is not None and owned.epoch == epoch:
+            await self._committer.settle_one(owned)
+        await asyncio.sleep(0)  # `on_lost` is told in the next turn of the loop
+
     def let_go(self, stream: StreamId, epoch: Epoch) -> None:
         owned = self._owned.get(stream)
         if owned is not None and owned.epoch == epoch and not owned.has_ended:

@@ -96,6 +96,12 @@ class Committer:
             self._waiting.append(asyncio.get_running_loop().create_future())
             await self._waiting[-1]
 
+    async def settle_one(self, owned: Owned) -> None:
+        """Waits until the appends of one stream have been committed and delivered, or given up."""
+        while owned in self._gathering or owned in self._in_flight:
+            self._waiting.append(asyncio.get_running_loop().create_future())
+            await self._waiting[-1]
+
     async def close(self) -> None:
         """Commits what there is, and ends."""
         self._closing = True

@@ -158,6 +158,10 @@ class DurableLog(StreamLog, Protocol):
         """
         ...
 
+    async def committed(self, stream: StreamId, epoch: Epoch) -> None:
+        """Waits until what was appended with this epoch is committed, or `on_lost` has been told."""
+        ...
+
     def let_go(self, stream: StreamId, epoch: Epoch) -> None:
         """Gives up a stream that is written here, with what is not committed: anybody may take it over soon.
 
