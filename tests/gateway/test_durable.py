@@ -432,8 +432,22 @@ async def test_response_in_the_background_that_is_asked_for_again_is_the_same_on
     again = await gateway.client.post("/responses", json=body, headers=key)
     assert again.headers["unbroken-replayed"] == "true"
     assert again.headers["unbroken-stream"] == again.json()["id"] == first.json()["id"]
-    await wait_for_response(gateway, first.json()["id"], "completed")
+    whole = await wait_for_response(gateway, first.json()["id"], "completed")
+    assert (await gateway.client.post("/responses", json=body, headers=key)).json() == whole
     assert len(upstream.requests) == 1
+
+
+async def test_cancelled_response_keeps_what_was_said(serve: Serve, upstream: ScriptedUpstream) -> None:
+    upstream.script(text(WORDS) | hold_after(3, gate := Gate()))
+    gateway = await serve(upstream)
+    body = {"model": "m", "input": "hello", "background": True}
+    id = (await gateway.client.post("/responses", json=body)).json()["id"]
+    await gate.wait_until_reached()
+    cancelled = (await gateway.client.post(f"/responses/{id}/cancel")).json()
+    assert cancelled["output"][0]["content"][0]["text"] == "one two"
+    assert cancelled["error"] is None
+    beyond = await gateway.client.get(f"/responses/{id}", params={"stream": "true", "starting_after": "999"})
+    assert beyond.status_code == 416
 
 
 async def test_events_of_a_response_go_on_behind_a_sequence_number(serve: Serve, upstream: ScriptedUpstream) -> None:

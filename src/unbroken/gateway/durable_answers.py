@@ -12,9 +12,9 @@ from unbroken.gateway.follow_log import LogFollower
 from unbroken.gateway.origin import Origin
 from unbroken.gateway.produce import Producer
 from unbroken.gateway.production import Asked
-from unbroken.gateway.records import asked_again, in_pieces, record_of
+from unbroken.gateway.records import in_pieces, record_of
 from unbroken.gateway.stream_account import StreamAccount, read_account
-from unbroken.gateway.whole_log import queued_answer, whole_answer
+from unbroken.gateway.whole_log import queued_answer, response_now, whole_answer
 from unbroken.rules.outcome import api_error
 
 if TYPE_CHECKING:
@@ -46,8 +46,11 @@ async def send_durable_answer(
     call.own_headers.append((b"unbroken-stream", record.id.encode()))
     if is_streamed:
         await send_stream(gateway, call, record.id, Offset(0), wants_ids=wished.wants_ids, producer=producer)
+    elif wished.is_background and isinstance(opened, StreamStatus):
+        entries = await gateway.durable.log.read(record.id, Offset(0))
+        await call.respond_json(response_now(opened, read_account(opened), [entry.block for entry in entries]))
     elif wished.is_background:
-        await call.respond_json(queued_answer(asked_again(record)))  # of the first to ask, if the key was known
+        await call.respond_json(queued_answer(asked))
     else:
         await send_whole(gateway, call, record.id)
 

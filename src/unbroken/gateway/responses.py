@@ -18,7 +18,7 @@ from unbroken.gateway.production import Asked, OnWhole
 from unbroken.gateway.records import asked_again
 from unbroken.gateway.stream_account import read_account
 from unbroken.gateway.streams import find_stream
-from unbroken.gateway.whole_log import as_cancelled, last_response, response_so_far
+from unbroken.gateway.whole_log import last_response, response_now
 from unbroken.store.log import OffsetUnknown, StreamUnknown
 from unbroken.store.responses import StoredResponse
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
@@ -40,7 +40,6 @@ MOST_LISTED = 100
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
 _SEQUENCE_NUMBER = re.compile(r"-1|[0-9]{1,18}", re.ASCII)
-_STATES = {"finished": "completed", "failed": "failed", "cancelled": "cancelled"}
 _TRUE, _FALSE = Raw(b"true"), Raw(b"false")
 
 
@@ -152,12 +151,8 @@ async def _send_unkept(gateway: "Gateway", call: Call, id: str, part: str, key_n
     asked = asked_again(status.record)
     if part:
         return await _send_items(call, with_ids(input_items(asked.request), asked.stream))
-    account = read_account(status)
-    blocks = [entry.block for entry in await gateway.durable.log.read(asked.stream, Offset(0))]
-    if status.has_ended and (whole := last_response(blocks)) is not None:
-        return await call.respond_json(whole if account.state != "cancelled" else as_cancelled(whole))
-    said = _STATES.get(account.state, "in_progress") if blocks else "queued"
-    await call.respond_json(response_so_far(asked, account.model or asked.request.model, said, blocks))
+    entries = await gateway.durable.log.read(asked.stream, Offset(0))
+    await call.respond_json(response_now(status, read_account(status), [entry.block for entry in entries]))
 
 
 async def _send_items(call: Call, items: Sequence[Raw]) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from unbroken.chat.events import Event
-from unbroken.chat.stream import Block, StreamRecord
+from unbroken.chat.stream import Block, StreamRecord, StreamStatus
 from unbroken.gateway.production import Asked
 from unbroken.gateway.records import asked_again
 from unbroken.gateway.stream_account import StreamAccount
@@ -60,17 +60,27 @@ def last_response(blocks: Sequence[Block]) -> bytes | None:
     return bytes(found[0]) if found else None
 
 
-def as_cancelled(response: bytes) -> bytes:
-    """A response that ended because it was cancelled: in its events there is no other word for that than failed."""
-    return _write({**_read_fields(response), "status": "cancelled", "error": None})
+_STATES = {"finished": "completed", "failed": "failed", "cancelled": "cancelled"}
+
+
+def response_now(status: StreamStatus, account: StreamAccount, blocks: Sequence[Block]) -> bytes:
+    """The response object of a durable answer as it stands: whole, broken off, or with no more than its state."""
+    if status.has_ended and (whole := last_response(blocks)) is not None:
+        if account.state != "cancelled":
+            return whole
+        # In its events there is no other word for that than failed.
+        return _write({**_read_fields(whole), "status": "cancelled", "error": None})
+    asked = asked_again(status.record)
+    said = _STATES.get(account.state, "in_progress") if blocks else "queued"
+    return _response_so_far(asked, account.model or asked.request.model, said, blocks)
 
 
 def queued_answer(asked: Asked) -> bytes:
     """What a client is told of work in the background that has just been accepted."""
-    return response_so_far(asked, asked.request.model, "queued")
+    return _response_so_far(asked, asked.request.model, "queued", ())
 
 
-def response_so_far(asked: Asked, model: str, status: str, blocks: Sequence[Block] = ()) -> bytes:
+def _response_so_far(asked: Asked, model: str, status: str, blocks: Sequence[Block]) -> bytes:
     """The response object of an answer that is not whole, with its status and without output."""
     begun = last_response(blocks[:1])
     if begun is not None:
