@@ -10,6 +10,7 @@ from unbroken.chat.usage import Usage
 from unbroken.wire.openai_chat.choice import BROKEN_OFF, Members
 from unbroken.wire.openai_chat.envelope import NULL, replace_members
 from unbroken.wire.openai_chat.errors import is_error, read_error_event
+from unbroken.wire.openai_chat.plain_answer import relay_plain_answer
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.openai_chat.tool_calls import mend_whole_calls
 from unbroken.wire.openai_chat.usage import read_usage
@@ -39,6 +40,9 @@ def relay_answer(body: bytes, stream_id: str, model: str, *, created: int, secre
     Raises:
         UpstreamFailed: it is an error, was broken off, or is not an answer of this dialect.
     """
+    if (plain := relay_plain_answer(body, stream_id, model)) is not None:
+        relayed, usage, reasons = plain
+        return Answer(relayed, read_usage(usage), reasons)
     try:
         body.decode()
         try:
@@ -49,13 +53,13 @@ def relay_answer(body: bytes, stream_id: str, model: str, *, created: int, secre
             raise UpstreamFailed(read_error_event(_read_any(without_halves(body)), secret=secret))
         choices = _read_choices(fields.get("choices", NULL)) or []
         mended = [_mend(choice, at, stream_id) for at, choice in enumerate(choices)]
-        reasons = tuple(_read_text(choice.get("finish_reason", NULL)) or "" for choice in mended)
-        usage = read_usage(_read_any(fields.get("usage", NULL)))
+        found = tuple(_read_text(choice.get("finish_reason", NULL)) or "" for choice in mended)
+        tokens = read_usage(_read_any(fields.get("usage", NULL)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamFailed(Failure(Fault.MALFORMED, f"the answer is not valid: {error}")) from None
     if not choices:
         raise UpstreamFailed(Failure(Fault.MALFORMED, "the answer has no choices"))
-    if broken := BROKEN_OFF.intersection(reasons):
+    if broken := BROKEN_OFF.intersection(found):
         raise UpstreamFailed(
             Failure(Fault.ERROR_EVENT, f'the answer was broken off with finish_reason "{min(broken)}"')
         )
@@ -66,7 +70,7 @@ def relay_answer(body: bytes, stream_id: str, model: str, *, created: int, secre
         changes["created"] = Raw(_write(created))
     if any(new is not old for new, old in zip(mended, choices, strict=True)):
         changes["choices"] = Raw(_write(mended))
-    return Answer(replace_members(body, fields, changes), usage, reasons)
+    return Answer(replace_members(body, fields, changes), tokens, found)
 
 
 def _mend(choice: Members, at: int, stream_id: str) -> Members:
