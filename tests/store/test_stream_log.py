@@ -503,3 +503,25 @@ def test_streams_are_apart(log: LogUnderTest, epoch: Epoch) -> None:
 def test_every_refusal_is_a_log_error() -> None:
     for error in (OffsetUnknown, StaleEpoch, StreamEnded, StreamExists, StreamTooLong, StreamUnknown):
         assert issubclass(error, LogError)
+
+
+def test_spare_blocks_stay_until_they_are_too_many_in_one_stream_or_in_all() -> None:
+    log = MemoryStreamLog(spare_bytes=4, spare_bytes_in_all=6)
+    one, two = StreamId("one"), StreamId("two")
+    epochs = {stream: log.begin(stream, keep=False) for stream in (one, two)}
+    for stream in epochs:
+        log.attach(stream, Offset(0), lambda first, blocks, ends: None)
+
+    def held_after(stream: StreamId, text: str) -> int:
+        log.append(stream, epochs[stream], blocks(text))
+        found = log.held(stream)
+        assert found is not None
+        return found.size
+
+    assert held_after(one, "abc") == 3
+    assert held_after(two, "abc") == 3
+    assert held_after(two, "d") == 0  # in all
+    assert held_after(one, "d") == 4
+    assert held_after(one, "e") == 0  # in one
+    log.drop(one)
+    assert held_after(two, "abcd") == 4

@@ -19,6 +19,8 @@ from unbroken.store.log import (
     say_nothing,
 )
 
+MAX_SPARE_BYTES_IN_ALL = 256 << 20  # some two thousand long answers at once
+
 
 class _Following:
     __slots__ = ("at", "call")
@@ -58,7 +60,8 @@ class Held(NamedTuple):
 class MemoryStreamLog:
     """`StreamLog` without durability; see there for what each method promises.
 
-    Of a stream that is not kept, `spare_bytes` may stay though they were had: so many are cheaper held than dropped.
+    Of a stream that is not kept, `spare_bytes` may stay though they were had, as long as all streams together hold no
+    more than `spare_bytes_in_all`.
     `on_follower_error` hears what a follower raised; by default the running loop's exception handler does.
     """
 
@@ -67,11 +70,13 @@ class MemoryStreamLog:
         max_stream_bytes: int = MAX_STREAM_BYTES,
         *,
         spare_bytes: int = 0,
+        spare_bytes_in_all: int = MAX_SPARE_BYTES_IN_ALL,
         on_follower_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self._streams: dict[StreamId, _Stream] = {}
         self._max_stream_bytes = max_stream_bytes
-        self._spare_bytes = spare_bytes
+        self._spare_bytes, self._spare_bytes_in_all = spare_bytes, spare_bytes_in_all
+        self._held_bytes = 0
         self._on_follower_error = on_follower_error or _tell_loop
         self._errors: list[Exception] = []
 
@@ -114,11 +119,13 @@ class MemoryStreamLog:
             if ends:
                 raise ValueError(f"stream {stream}: an end without a terminal block")
             return
-        size = found.size + (len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks)))
+        added = len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
+        size = found.size + added
         if size > self._max_stream_bytes and (not ends or size > self._max_stream_bytes + TERMINAL_BYTES):
             raise StreamTooLong(f"stream {stream}: more than {self._max_stream_bytes} bytes")
         first = Offset(found.last + 1)
         found.size = size
+        self._held_bytes += added
         found.blocks += blocks
         found.last = last = found.last + len(blocks)
         found.ended = ends
@@ -137,8 +144,8 @@ class MemoryStreamLog:
                     self._catch_up(found)
             finally:
                 found.is_delivering = False
-            if not found.keep and found.size > self._spare_bytes:
-                _drop_what_was_had(found)
+            if not found.keep and (size > self._spare_bytes or self._held_bytes > self._spare_bytes_in_all):
+                self._held_bytes -= _drop_what_was_had(found)
             if self._errors:
                 self._tell_errors()
 
@@ -167,7 +174,7 @@ class MemoryStreamLog:
             finally:
                 found.is_delivering = False
             if not found.keep and found.size > self._spare_bytes:
-                _drop_what_was_had(found)
+                self._held_bytes -= _drop_what_was_had(found)
             self._tell_errors()
         return lambda: _unfollow(found, following)
 
@@ -177,6 +184,7 @@ class MemoryStreamLog:
     def drop(self, stream: StreamId) -> None:
         """`forget`, at once."""
         if (found := self._streams.pop(stream, None)) is not None:
+            self._held_bytes -= found.size
             for following in found.followings:
                 _unfollow(found, following)
 
@@ -234,13 +242,16 @@ def _unfollow(found: _Stream, following: _Following) -> None:
     found.followings = tuple(other for other in found.followings if other is not following)
 
 
-def _drop_what_was_had(found: _Stream) -> None:
+def _drop_what_was_had(found: _Stream) -> int:
+    """The bytes that are no longer held."""
+    before = found.size
     if found.had == found.last:
         found.blocks.clear()
         found.size = 0
     else:
         del found.blocks[: len(found.blocks) - (found.last - found.had)]
         found.size = sum(map(len, found.blocks))
+    return before - found.size
 
 
 def _tell_loop(error: Exception) -> None:
