@@ -170,6 +170,19 @@ async def test_matched_goes_on_at_another_upstream(
     assert answer.is_done
 
 
+async def test_upstream_that_fell_silent_is_asked_again_when_nobody_else_can(
+    serve: Serve, upstream: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    upstream.script(text(WORDS) | stall_after(6))
+    upstream.always(text(WORDS))
+    other.always(error(400, "not with me"))
+    gateway = await serve(*again(upstream, other), timeouts=QUICK)
+    answer = await gateway.stream()
+    assert answer.text == WORDS
+    assert answer.is_done
+    assert len(other.requests) == 1
+
+
 async def test_second_death_is_survived_as_well(serve: Serve, upstream: ScriptedUpstream) -> None:
     upstream.script(text(WORDS) | cut_after(4), text(WORDS) | cut_after(7), text(WORDS) | reset_after(9), text(WORDS))
     gateway = await serve(*again(upstream))

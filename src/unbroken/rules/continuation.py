@@ -167,7 +167,7 @@ UNCONTINUED = frozenset(
     }
 )
 
-#: Faults of an upstream that is silent: it is not asked again while there is another.
+#: Faults of an upstream that is silent: it is not asked again while there is another way.
 SILENT = frozenset(
     {Fault.HEADERS_TIMEOUT, Fault.FIRST_TOKEN_TIMEOUT, Fault.BETWEEN_TOKENS_TIMEOUT, Fault.CONNECT_TIMEOUT}
 )
@@ -200,18 +200,18 @@ def ways(honest: Sequence[tuple[Tier, ...]], *, died: int | None, fault: Fault) 
     """
     if fault in UNCONTINUED:
         return ()
-    everyone = range(len(honest))
-    is_silent = fault in SILENT
 
     def rank(tier: Tier, at: int) -> bool:
-        return (at == died) is (is_silent or tier is Tier.SPLICED)
+        return (at == died) is (tier is Tier.SPLICED)
 
-    return tuple(
+    found = [
         Way(at, tier)
         for tier in Tier
-        for at in sorted(everyone, key=lambda at: rank(tier, at))
-        if tier in honest[at] and not (is_silent and at == died and len(honest) > 1)
-    )
+        for at in sorted(range(len(honest)), key=lambda at: rank(tier, at))
+        if tier in honest[at]
+    ]
+    # One that fell silent is asked when nobody else is left to ask: rather late than an answer that fails.
+    return tuple(sorted(found, key=lambda way: fault in SILENT and way.upstream == died))
 
 
 @dataclass(frozen=True, slots=True)
