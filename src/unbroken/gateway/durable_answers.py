@@ -1,6 +1,7 @@
 """Durable answers to their clients: the one that asked, those that ask again, and those that come back."""
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unbroken.chat.fault import Failure
@@ -31,7 +32,7 @@ async def send_durable_answer(
         LogError: the store does not take it.
     """
     is_streamed = asked.request.stream
-    asked = asked.in_pieces(in_pieces(asked.request, asked.dialect.name))
+    asked = replace(asked, request=in_pieces(asked.request, asked.dialect.name))
     record = record_of(asked, is_streamed=is_streamed, key_name=origin.key_name, wished=wished, fingerprint=fingerprint)
     opened = await gateway.durable.open(record, asked, origin)
     producer: Producer | None = None

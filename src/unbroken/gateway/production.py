@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -53,10 +53,6 @@ class Asked:
     headers: Mapping[bytes, bytes]
     #: Fields of the request that the answer repeats.
     echo: Mapping[str, Raw]
-
-    def in_pieces(self, request: ChatRequest) -> "Asked":
-        """The same, asked for as a stream by `request`."""
-        return replace(self, request=request)
 
 
 OnWhole = Callable[[bytes], None]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 from msgspec import Raw
@@ -39,14 +38,6 @@ PROGRESS_QUESTION, PROGRESS_ANSWER = "return_progress", "prompt_progress"
 
 _read_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _SAID = Block(b"data: {}\n\n")
-
-
-class TellsFailure(Protocol):
-    """A relay or writer of a dialect in which the error that ends a stream depends on what was said before it."""
-
-    def fail(self, error: ApiError) -> list[Block]:
-        """The blocks that end the stream with an error."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +143,11 @@ def ask_for_events(
 
 
 def failing(speaker: object, client: Dialect) -> Callable[[ApiError], list[Block]]:
-    """What ends a stream with an error that `speaker`, a relay or writer of the client's dialect, has begun."""
-    fail: Callable[[ApiError], list[Block]] | None = getattr(speaker, "fail", None)  # isinstance() costs 8 µs
+    """What ends a stream with an error that `speaker`, a relay or writer of the client's dialect, has begun.
+
+    One in whose dialect the error depends on what was said before it has a method `fail`.
+    """
+    fail: Callable[[ApiError], list[Block]] | None = getattr(speaker, "fail", None)
     if fail is not None:
         return fail
     return lambda error: [client.write_error_event(error)]
