@@ -12,7 +12,7 @@ import trustme
 
 from unbroken.chat.fault import UpstreamFailed
 from unbroken.settings.tree import UpstreamSettings
-from unbroken.upstream.http import Connection, HttpClient, WholeResponse
+from unbroken.upstream.http import Connection, HttpClient
 from unbroken.upstream.scripted import (
     Cut,
     Head,
@@ -24,6 +24,7 @@ from unbroken.upstream.scripted import (
     text,
     with_headers,
 )
+from unbroken.upstream.sinks import WholeResponse
 
 from .conftest import upstream_settings
 

@@ -18,7 +18,8 @@ from unbroken.gateway.exact import ExactEnd, ExactQuestion, Inexact, exact_quest
 from unbroken.settings.engine import EngineSettings
 from unbroken.upstream.engine import DEMO_MODEL, Engine
 from unbroken.upstream.engine_state import EngineAddress
-from unbroken.upstream.http import HttpClient, WholeResponse
+from unbroken.upstream.http import HttpClient
+from unbroken.upstream.sinks import WholeResponse
 from unbroken.wire.dialects import Answering
 from unbroken.wire.llama_cpp.ask import why_inexact
 from unbroken.wire.llama_cpp.completion import CompletionReader

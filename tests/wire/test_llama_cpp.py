@@ -64,7 +64,7 @@ def relayed(chunks: list[bytes], *, is_noted: bool) -> tuple[list[Block], bytes]
     blocks: list[Block] = []
     for data in (ROLE, *chunks, FINISH, b"[DONE]"):
         shortcut = relay.shortcut
-        if shortcut is not None and (block := shortcut(b"data: %b\n\n" % data)) is not None:
+        if shortcut is not None and (block := shortcut.fill(b"data: %b\n\n" % data)) is not None:
             relay.deltas += 1
             blocks.append(block)
         else:

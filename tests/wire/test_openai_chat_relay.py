@@ -131,7 +131,7 @@ def test_what_was_learned_changes_nothing(script: list[SseEvent], choices: int, 
         try:
             for one in script:
                 if not may_learn:
-                    relay._fill = relay._pass = None
+                    relay._template = relay.shortcut = relay._pass = None
                 sent += b"".join(relay.feed(one))
             sent += b"".join(relay.finish())
         except UpstreamFailed as failed:

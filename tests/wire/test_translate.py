@@ -1,7 +1,7 @@
 """The relay between two dialects: what comes through, how it ends, and how it fails."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 from hypothesis import given
@@ -183,6 +183,7 @@ class Saying:
         self._said = list(said)
         self._completes = completes
         self.is_complete = False
+        self.text_names: Collection[bytes] = ()
 
     def feed(self, event: SseEvent) -> list[Event]:
         said = self._said.pop(0) if self._said else []

@@ -123,6 +123,7 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
         )
         try:
             unfollow = await gateway.log.follow(stream, Offset(0), follower.feed)
+            producer.client = follower
             ending = await follower.ended
             unfollow()
         finally:

@@ -1,6 +1,7 @@
 """One attempt at one upstream: its response becomes blocks, or a failure.
 
-Everything that runs per chunk is here and in what it calls: `data` → `SseReader` → `ChunkRelay` → `on_blocks`.
+Everything that runs per chunk is here and in what it calls: `data` → `SseReader` → `ChunkRelay` → `on_blocks`; and in
+the `Lane` that takes their place for as long as chunks only add text.
 """
 
 import asyncio
@@ -10,20 +11,26 @@ from dataclasses import replace
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
+from unbroken.gateway.lane import Lane, NewLane
 from unbroken.gateway.metrics import GAP_BOUNDS
 from unbroken.settings.tree import TimeoutSettings
-from unbroken.upstream.http import Connection, Headers, WholeResponse
+from unbroken.upstream.http import Connection
+from unbroken.upstream.sinks import Headers, WholeResponse
 from unbroken.wire.dialects import ErrorReader, Relay
 from unbroken.wire.openai_chat.errors import without_secrets
 from unbroken.wire.progress import Progress
 from unbroken.wire.retry_after import read_retry_after
 from unbroken.wire.sse import EventTooLarge, SseReader
+from unbroken.wire.template import Template
 
 MAX_ERROR_BYTES = 1 << 20  # of an error response; what is longer is no message
 # Timers run before sockets are read: when a limit has passed, what came in time may lie there unread, above all if this
 # process was held up itself (a suspend, SIGSTOP). So there is one more look; another if even that one is so late.
 LAST_LOOK_SECONDS = 0.05
 HELD_UP_SECONDS = 0.5
+# Chunks that fit one template before a lane is opened for it; twice as many each time that one took few chunks.
+FITS_BEFORE_LANE, MAX_FITS_BEFORE_LANE = 2, 128
+LANE_OF_USE = 8
 MAX_HELD_BYTES = 1 << 20  # before the first piece of the answer; a role chunk has some two hundred
 
 
@@ -48,8 +55,9 @@ class StreamAttempt:
         secret: str = "",
         tells_progress: bool = False,
         read_error: ErrorReader,
+        new_lane: NewLane | None = None,
     ) -> None:
-        """`read_error` knows the upstream's dialect.
+        """`read_error` knows the upstream's dialect; `new_lane` makes lanes for chunks that only add text.
 
         `tells_progress`: the upstream says how far it is with the prompt, and is not silent as long as it does.
         """
@@ -68,6 +76,12 @@ class StreamAttempt:
         self._held_bytes = 0
         self._error: WholeResponse | None = None
         self._gaps = gaps
+        self._new_lane = new_lane
+        self._lane: Lane | None = None
+        self._fitted: Template | None = None  # by the last chunks
+        self._fits = 0  # so many of them, one behind the other
+        self._lane_after = FITS_BEFORE_LANE
+        self.wants_lane = False
         self._is_paused = False
         self._is_over = False
         self._status = 0
@@ -110,12 +124,18 @@ class StreamAttempt:
     def data(self, data: bytes) -> None:
         if self._error is not None:
             return self._error.data(data)
+        shortcut = self.relay.shortcut
+        if shortcut is not None and self._reader.is_between and (block := shortcut.fill(data)) is not None:
+            self.relay.deltas += 1
+            self._pass_on([block])
+            if self._new_lane is not None and type(shortcut) is Template:
+                self._fits = self._fits + 1 if shortcut is self._fitted else 1
+                self._fitted = shortcut
+                self.wants_lane = self._fits >= self._lane_after
+            return
+        self._fits, self.wants_lane = 0, False
         failure = None
         blocks: list[Block] = []
-        shortcut = self.relay.shortcut
-        if shortcut is not None and self._reader.is_between and (block := shortcut(data)) is not None:
-            self.relay.deltas += 1
-            return self._pass_on([block])
         try:
             events = self._read(data)
             if len(events) == 1:
@@ -143,6 +163,23 @@ class StreamAttempt:
         self._gaps[bisect_right(GAP_BOUNDS, now - self._last)] += 1
         self._last = now
         self._on_blocks(blocks, ends)
+
+    def open_lane(self) -> None:
+        if self._fitted is None or self._new_lane is None or self._connection is None or self._is_over:
+            return
+        self._lane = self._new_lane(self._fitted, self._gaps)
+        if self._lane is not None:
+            self._lane.open(self._connection, self._leave_lane)
+
+    def _leave_lane(self, taken: int) -> None:
+        """Goes on behind a lane that has taken so many chunks."""
+        if self._lane is not None:
+            self._last = self._lane.heard_at
+        self._lane = None
+        was_of_use = taken > LANE_OF_USE
+        self._lane_after = FITS_BEFORE_LANE if was_of_use else min(2 * self._lane_after, MAX_FITS_BEFORE_LANE)
+        self._fits, self.wants_lane = 0, False
+        self.relay.deltas += taken
 
     def _settle(self, progress: Progress, failure: Failure | None) -> None:
         """What follows from a read beside its blocks: a failure, the end, or the wait for it."""
@@ -177,6 +214,8 @@ class StreamAttempt:
     def pause(self, is_paused: bool) -> None:
         """Stops or resumes reading from the upstream; while paused no limit between tokens runs."""
         self._is_paused = is_paused
+        if self._lane is not None:
+            self._lane.leave()
         if self.first_token_at:
             self._last = self._time()
         if self._connection is not None and not self._is_over:
@@ -239,6 +278,8 @@ class StreamAttempt:
             return
         self._is_over = True
         self._disarm()
+        if self._lane is not None:
+            self._lane.leave()
         if self._connection is not None:
             self._connection.close()
 
@@ -267,6 +308,8 @@ class StreamAttempt:
     def _look(self) -> None:
         """A limit may have passed; it is measured from the last sign of life, so that no chunk moves a timer."""
         now = self._time()
+        if self._lane is not None:
+            self._last = self._lane.heard_at
         limits = {
             Fault.HEADERS_TIMEOUT: self._timeouts.headers,
             Fault.FIRST_TOKEN_TIMEOUT: self._timeouts.first_token,

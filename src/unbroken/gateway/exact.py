@@ -12,7 +12,8 @@ from unbroken.chat.events import Event, Finished, UsageReported
 from unbroken.chat.fault import Fault, UpstreamFailed
 from unbroken.chat.finish import FinishReason
 from unbroken.chat.usage import Usage
-from unbroken.upstream.http import HttpClient, WholeResponse
+from unbroken.upstream.http import HttpClient
+from unbroken.upstream.sinks import WholeResponse
 from unbroken.wire.llama_cpp.ask import (
     is_greedy,
     stop_sequences,

@@ -6,6 +6,7 @@ from enum import Enum
 
 from unbroken.chat.stream import Block, Offset
 from unbroken.gateway.connection import ClientConnection
+from unbroken.gateway.lane import Lane
 from unbroken.wire.sse import KEEP_ALIVE
 
 
@@ -39,9 +40,12 @@ class StreamFollower:
         """`is_late` says that the client has waited for the first comment already."""
         self._loop = asyncio.get_running_loop()
         self._transport = connection.transport
-        self._write: Callable[[bytes], None] = connection.transport.write
-        self._is_chunked = connection.is_chunked
-        self._keep_alive = b"%x\r\n%b\r\n" % (len(keep_alive), keep_alive) if self._is_chunked else keep_alive
+        #: Writes to the client's transport.
+        self.write: Callable[[bytes], None] = connection.transport.write
+        self.is_chunked = connection.is_chunked
+        #: The lane that writes to the client by itself, or did.
+        self.lane: Lane | None = None
+        self._keep_alive = b"%x\r\n%b\r\n" % (len(keep_alive), keep_alive) if self.is_chunked else keep_alive
         self._time = self._loop.time
         self._first_comment = first_comment
         self._comment_every = comment_every
@@ -61,7 +65,7 @@ class StreamFollower:
         """Writes blocks; `first` is the offset of the first, `ends` says that nothing follows."""
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         if data:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+            self.write(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
             self._wrote_at = self._time()
             self._commented = False
         if ends:
@@ -72,11 +76,13 @@ class StreamFollower:
         self._end(Ending.LEFT)
 
     def _look(self, is_due: bool = False) -> None:
+        if self.lane is not None and self.lane.heard_at > self._wrote_at:
+            self._wrote_at, self._commented = self.lane.heard_at, False
         due = self._wrote_at + (self._comment_every if self._commented else self._first_comment)
         now = self._time()
         if is_due or now >= due:
             if not self._is_paused:
-                self._write(self._keep_alive)
+                self.write(self._keep_alive)
             self._wrote_at, self._commented = now, True
             due = now + self._comment_every
         self._timer = self._loop.call_at(due, self._look)
@@ -86,10 +92,12 @@ class StreamFollower:
         self._on_pause(is_paused)
 
     def _lost(self) -> None:
-        self._write = _to_nobody  # until the log is left it may call once more, and uvloop's transport would raise
+        self.write = _to_nobody  # until the log is left it may call once more, and uvloop's transport would raise
         self._end(Ending.LEFT)
 
     def _end(self, how: Ending) -> None:
         self._timer.cancel()
+        if self.lane is not None:
+            self.lane.leave()
         if not self.ended.done():
             self.ended.set_result(how)

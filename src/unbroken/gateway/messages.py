@@ -13,7 +13,8 @@ from unbroken.gateway.call import Call
 from unbroken.gateway.models import unknown_model
 from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.outcome import api_error
-from unbroken.upstream.http import HttpClient, WholeResponse
+from unbroken.upstream.http import HttpClient
+from unbroken.upstream.sinks import WholeResponse
 from unbroken.wire.anthropic_messages.count import COUNT_PATH, read_count, write_count
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.anthropic_messages.request import read_count_request

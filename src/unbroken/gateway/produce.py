@@ -10,7 +10,9 @@ from unbroken.chat.stream import Block, Epoch, Offset
 from unbroken.chat.usage import Usage
 from unbroken.gateway.attempt import StreamAttempt
 from unbroken.gateway.continuation import Ending, failing_behind, read_said
+from unbroken.gateway.follow import StreamFollower
 from unbroken.gateway.going_on import GoingOn
+from unbroken.gateway.lane import MAX_BYTES, Lane, fits
 from unbroken.gateway.production import Asked, Means, OnWhole
 from unbroken.gateway.questions import Question
 from unbroken.gateway.stream_account import StreamAccount, ToldError, write_account
@@ -18,7 +20,9 @@ from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.outcome import api_error
 from unbroken.rules.routing import Target
+from unbroken.store.held import Run
 from unbroken.store.log import LogError, OffsetUnknown, StreamLog, StreamTooLong
+from unbroken.wire.template import Template
 
 
 class Producer(GoingOn):
@@ -42,6 +46,8 @@ class Producer(GoingOn):
         self._fail: Callable[[ApiError], list[Block]] | None = None
         self._take_note: Callable[[], bytes] | None = None
         self._has_content = False
+        #: Who follows the stream, if nobody else ever will.
+        self.client: StreamFollower | None = None
         #: Whether the stream is no longer ours to write.
         self.is_lost = False
         self._is_account_due = True
@@ -159,7 +165,8 @@ class Producer(GoingOn):
         self._fail, self._take_note = question.fail, question.take_note
         self._is_account_due = True
         try:
-            return await self._open_stream(target, upstream, question, self._append)
+            new_lane = None if self.is_durable or question.take_note is not None else self._new_lane
+            return await self._open_stream(target, upstream, question, self._append, new_lane)
         except BaseException:
             self._fail, self._take_note = former  # what this attempt held back was never said
             raise
@@ -205,6 +212,18 @@ class Producer(GoingOn):
         if ending.usage is not None:
             self.account.usage = ending.usage
         self._append(ending.blocks, True)
+
+    def _new_lane(self, template: Template, gaps: list[int]) -> Lane | None:
+        """A lane to the only client of a plain stream."""
+        client = self.client
+        if client is None or not client.is_chunked or not fits(template):
+            return None
+        lane = Lane(template, client.write, gaps=gaps, time=self._loop.time)
+        run = Run(template.block_before, template.block_after, lane.texts)
+        if not self._means.log.begin_run(self.stream, self.epoch, run, most=MAX_BYTES, on_over=lane.leave):
+            return None
+        client.lane = lane
+        return lane
 
     def _append(self, blocks: Sequence[Block], ends: bool) -> None:
         note = self._take_note() if self._take_note is not None else b""

@@ -13,6 +13,7 @@ from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Block, StreamId
 from unbroken.gateway.account import Account
 from unbroken.gateway.attempt import StreamAttempt
+from unbroken.gateway.lane import NewLane
 from unbroken.gateway.metrics import Metrics
 from unbroken.gateway.questions import Question, ask_for_stream, rate_limits
 from unbroken.gateway.upstreams import Upstream, Upstreams
@@ -20,7 +21,7 @@ from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.retry import GiveUp, RetryAfter, RetryPolicy, TryNext, counts, most_telling, verdict
 from unbroken.rules.routing import Target
 from unbroken.settings.tree import TimeoutSettings
-from unbroken.store.log import StreamLog
+from unbroken.store.memory import MemoryStreamLog
 from unbroken.wire.dialects import Answering, Dialect
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class Means:
     """What producers share: the upstreams, the log of plain streams, the clock's bounds."""
 
     upstreams: Upstreams
-    log: StreamLog
+    log: MemoryStreamLog
     metrics: Metrics
     timeouts: TimeoutSettings
     retries: RetryPolicy
@@ -174,8 +175,9 @@ class Production:
         upstream: Upstream,
         question: Question,
         on_blocks: Callable[[list[Block], bool], None],
+        new_lane: NewLane | None = None,
     ) -> StreamAttempt:
-        """An attempt whose answer has begun; its blocks go to `on_blocks`."""
+        """An attempt whose answer has begun; its blocks go to `on_blocks`, or the way of a new lane."""
         client = await upstream.client()
         timeouts = self._means.timeouts
         if upstream.is_engine:
@@ -189,6 +191,7 @@ class Production:
             secret=upstream.secret,
             tells_progress=upstream.is_engine or question.holds_back,
             read_error=upstream.dialect.read_error,
+            new_lane=new_lane,
         )
         self.account.dropped = question.dropped
         try:

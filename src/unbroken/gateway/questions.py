@@ -77,6 +77,9 @@ class EventCollector:
         self.events.append(event)
         return [_SAID]
 
+    def around_text(self, choice: int) -> None:
+        """Every event is wanted."""
+
     def end(self) -> list[Block]:
         """Nothing more is kept."""
         return [_SAID]

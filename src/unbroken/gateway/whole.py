@@ -12,7 +12,7 @@ from unbroken.gateway.questions import EventCollector, Question, ask_for_events,
 from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.lifecycle import Step, next_state
 from unbroken.rules.routing import Target
-from unbroken.upstream.http import WholeResponse
+from unbroken.upstream.sinks import WholeResponse
 from unbroken.wire.openai_chat.assemble import AnswerAssembler
 from unbroken.wire.openai_chat.request import as_stream
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
+from unbroken.store.held import HeldBlocks, Run
 from unbroken.store.log import (
     MAX_STREAM_BYTES,
     TERMINAL_BYTES,
@@ -31,13 +32,28 @@ class _Following:
 
 
 class _Stream:
-    __slots__ = ("blocks", "ended", "epoch", "followings", "had", "is_delivering", "keep", "last", "on_lost", "size")
+    __slots__ = (
+        "ended",
+        "epoch",
+        "followings",
+        "had",
+        "held",
+        "is_delivering",
+        "keep",
+        "last",
+        "on_lost",
+        "on_run_over",
+        "run",
+        "size",
+    )
 
     def __init__(self, keep: bool, on_lost: OnLost) -> None:
         self.keep = keep
         self.on_lost = on_lost
         self.epoch = 1
-        self.blocks: list[Block] = []  # the latest ones; those before them have been dropped
+        self.held = HeldBlocks()  # the latest ones; those before them have been dropped
+        self.run: Run | None = None  # behind them, and not counted yet
+        self.on_run_over: Callable[[], None] = _do_nothing
         self.last = 0  # offset of the last block
         self.had = 0  # offset of the last block that some follower has had
         self.size = 0
@@ -45,8 +61,8 @@ class _Stream:
         self.is_delivering = False
         self.followings: tuple[_Following, ...] = ()
 
-    def behind(self, after: int) -> list[Block]:
-        return self.blocks[len(self.blocks) - (self.last - after) :]
+    def behind(self, after: int) -> Sequence[Block]:
+        return self.held.last(self.last - after)
 
 
 class Held(NamedTuple):
@@ -111,6 +127,8 @@ class MemoryStreamLog:
         account: bytes = b"",
     ) -> None:
         found = self._streams.get(stream) or self._find(stream)
+        if found.run is not None:
+            self._end_run(found)
         if epoch != found.epoch:
             raise StaleEpoch(f"stream {stream}: epoch {epoch} was given, {found.epoch} is its owner's")
         if found.ended:
@@ -126,7 +144,7 @@ class MemoryStreamLog:
         first = Offset(found.last + 1)
         found.size = size
         self._held_bytes += added
-        found.blocks += blocks
+        found.held.latest += blocks
         found.last = last = found.last + len(blocks)
         found.ended = ends
         if found.followings and not found.is_delivering:
@@ -148,6 +166,20 @@ class MemoryStreamLog:
                 self._held_bytes -= _drop_what_was_had(found)
             if self._errors:
                 self._tell_errors()
+
+    def begin_run(self, stream: StreamId, epoch: Epoch, run: Run, *, most: int, on_over: Callable[[], None]) -> bool:
+        """Whether the writer may add blocks by itself, as texts of `run`, and give them to the only follower by itself.
+
+        It adds no more than `most` bytes. The run is over with whatever is done with the stream next, an `append`
+        say; `on_over` is called then, before its texts are counted.
+        """
+        found = self._streams.get(stream)
+        if found is None or found.epoch != epoch or found.ended or found.is_delivering or found.run is not None:
+            return False
+        if len(found.followings) != 1 or found.size + most > self._max_stream_bytes:
+            return False
+        found.run, found.on_run_over = run, on_over
+        return True
 
     async def read(self, stream: StreamId, after: Offset) -> list[Entry]:
         found = self._find(stream)
@@ -184,6 +216,7 @@ class MemoryStreamLog:
     def drop(self, stream: StreamId) -> None:
         """`forget`, at once."""
         if (found := self._streams.pop(stream, None)) is not None:
+            self._end_run(found)
             self._held_bytes -= found.size
             for following in found.followings:
                 _unfollow(found, following)
@@ -191,17 +224,37 @@ class MemoryStreamLog:
     def held(self, stream: StreamId) -> Held | None:
         """How the stream stands here; None if there is none."""
         found = self._streams.get(stream)
+        if found is not None:
+            self._end_run(found)
         return None if found is None else Held(Offset(found.last), found.size, len(found.followings))
 
     def _find(self, stream: StreamId) -> _Stream:
         found = self._streams.get(stream)
         if found is None:
             raise StreamUnknown(f"there is no stream {stream}")
+        self._end_run(found)
         return found
+
+    def _end_run(self, found: _Stream) -> None:
+        """Counts what its writer has added by itself."""
+        if found.run is None:
+            return
+        run, found.run = found.run, None
+        on_over, found.on_run_over = found.on_run_over, _do_nothing
+        on_over()
+        if run:
+            size = run.size
+            found.held.add_run(run)
+            found.size += size
+            self._held_bytes += size
+            found.last += len(run)
+            found.had = found.last
+            for following in found.followings:
+                following.at = found.last
 
     @staticmethod
     def _check(stream: StreamId, found: _Stream, after: int) -> None:
-        first_held = found.last - len(found.blocks) + 1
+        first_held = found.last - len(found.held) + 1
         if after > found.last:
             raise OffsetUnknown(f"stream {stream} has {found.last} blocks, and {after} is beyond them")
         if after < first_held - 1:
@@ -237,6 +290,10 @@ class MemoryStreamLog:
             self._on_follower_error(self._errors.pop(0))
 
 
+def _do_nothing() -> None:
+    """For a run that nobody needs to know the end of."""
+
+
 def _unfollow(found: _Stream, following: _Following) -> None:
     following.call = None  # also in a delivery that is under way
     found.followings = tuple(other for other in found.followings if other is not following)
@@ -245,12 +302,8 @@ def _unfollow(found: _Stream, following: _Following) -> None:
 def _drop_what_was_had(found: _Stream) -> int:
     """The bytes that are no longer held."""
     before = found.size
-    if found.had == found.last:
-        found.blocks.clear()
-        found.size = 0
-    else:
-        del found.blocks[: len(found.blocks) - (found.last - found.had)]
-        found.size = sum(map(len, found.blocks))
+    found.held.keep(found.last - found.had)
+    found.size = sum(map(len, found.held.latest))
     return before - found.size
 
 

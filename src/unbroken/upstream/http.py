@@ -6,38 +6,21 @@ connection is the backpressure. TLS, connecting and the pool are asyncio's and o
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httptools
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.upstream.chunked import only_chunk
+from unbroken.upstream.sinks import Nobody, ResponseSink, WholeResponse
 
 FROM_ROOT = "//"  # begins a path that is the server's own, not below its base URL; one slash of it stays
 MAX_HEAD_BYTES = 64 << 10  # a response's headers
-MAX_WHOLE_BYTES = 64 << 20  # a response that is read whole; base64 audio is the largest there is
 IDLE_SECONDS = 60.0  # after which an idle connection is not used again, unless its server is known to be quicker
 DRAIN_SECONDS = 1.0  # for the last bytes of a response whose answer is complete
-
-Headers = Sequence[tuple[bytes, bytes]]
-
-
-class ResponseSink(Protocol):
-    """What a response is told to; each call comes straight from the connection."""
-
-    def head(self, status: int, headers: Headers) -> None:
-        """The status and the headers, names in lower case."""
-
-    def data(self, data: bytes) -> None:
-        """A piece of the body."""
-
-    def end(self) -> None:
-        """The body is complete as far as HTTP can tell."""
-
-    def lost(self, failure: Failure) -> None:
-        """The connection broke before the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +78,14 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
+    def lend(self, protocol: asyncio.Protocol) -> None:
+        """Lets another protocol have what comes, which is whole chunks, until it is taken back."""
+        self._transport.set_protocol(protocol)
+
+    def take_back(self) -> None:
+        """Takes what comes again; the response goes on where it was lent, as far as the parser knows."""
+        self._transport.set_protocol(self)
+
     def close(self) -> None:
         """Drops the connection at once; the sink hears nothing more."""
         self._sink = None
@@ -104,7 +95,7 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """The answer is complete: the connection is used again if the response ends soon, and dropped if not."""
         if self._sink is not None:
-            self._sink = _Nobody()
+            self._sink = Nobody()
             self.resume()
             asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._drop_if_undrained, self._sink)
 
@@ -128,7 +119,10 @@ class Connection(asyncio.Protocol):
             problem = Failure(Fault.TOO_LARGE, f"the response's headers are larger than {MAX_HEAD_BYTES} bytes")
         if self._parts:
             parts, self._parts = self._parts, []
-            self._sink.data(parts[0] if len(parts) == 1 else b"".join(parts))
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self._sink.data(body)
+            if self._sink is not None and self._sink.wants_lane and _is_one_chunk(data, body):
+                self._sink.open_lane()
         if self._is_complete and self._sink is not None:
             sink, self._sink = self._sink, None
             self._keeps_alive &= problem is None  # what follows a whole response does not spoil it
@@ -209,6 +203,14 @@ class Connection(asyncio.Protocol):
         self.close()
         if sink is not None:
             sink.lost(failure)
+
+
+def _is_one_chunk(data: bytes, body: bytes) -> bool:
+    """Whether the read `data`, in which the parser has found `body`, was one whole chunk.
+
+    In the middle of a chunk that only looks as if others were in it, the body begins where the read does.
+    """
+    return only_chunk(data) == body and not data.startswith(body)
 
 
 class HttpClient:
@@ -335,48 +337,6 @@ class HttpClient:
         except OSError as error:
             raise UpstreamFailed(Failure(Fault.CONNECT, f"cannot connect to {at}: {error.strerror or error}")) from None
         return made
-
-
-class WholeResponse:
-    """A sink that gathers a response; await `complete` for its status and body."""
-
-    def __init__(self, limit: int = MAX_WHOLE_BYTES) -> None:
-        self.complete: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self.headers: Headers = ()
-        self._status = 0
-        self._parts: list[bytes] = []
-        self._left = limit
-
-    def head(self, status: int, headers: Headers) -> None:
-        self._status, self.headers = status, headers
-
-    def data(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            self.lost(Failure(Fault.TOO_LARGE, "the response is too large to be read whole"))
-        else:
-            self._parts.append(data)
-
-    def end(self) -> None:
-        if not self.complete.done():
-            self.complete.set_result((self._status, b"".join(self._parts)))
-
-    def lost(self, failure: Failure) -> None:
-        self._parts.clear()
-        if not self.complete.done():
-            self.complete.set_exception(UpstreamFailed(failure))
-
-
-class _Nobody:
-    """A sink for the rest of a response that nobody needs."""
-
-    def head(self, status: int, headers: Headers) -> None: ...
-
-    def data(self, data: bytes) -> None: ...
-
-    def end(self) -> None: ...
-
-    def lost(self, failure: Failure) -> None: ...
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:

@@ -5,7 +5,7 @@ events are read into words (`EventReader`) and written in the client's (`EventWr
 `Relay` of the two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from unbroken.chat.stream import Block
 from unbroken.chat.usage import Usage
 from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent
+from unbroken.wire.template import Shortcut
 
 
 class Relay(Protocol):
@@ -32,8 +33,8 @@ class Relay(Protocol):
     ignored: int
 
     @property
-    def shortcut(self) -> Callable[[bytes], Block | None] | None:
-        """Gives the block for a read that holds just one event which only adds text; None for any other.
+    def shortcut(self) -> Shortcut | None:
+        """Gives the block for a read that holds just one event which only adds text.
 
         It must be given only what comes between two events; who uses it adds to `deltas`.
         """
@@ -53,6 +54,8 @@ class EventReader(Protocol):
 
     #: Whether the dialect's own terminal event has been seen.
     is_complete: bool
+    #: Names of the members whose string is the text of a `TextDelta`; none if the reader remembers what was said.
+    text_names: Collection[bytes]
 
     def feed(self, event: SseEvent) -> list[Event]:
         """The events in one SSE event; an error is a `Failed`; raises UpstreamFailed for what is no chunk."""
@@ -67,6 +70,13 @@ class EventWriter(Protocol):
 
     def write(self, event: Event) -> list[Block]:
         """The blocks of one event. Blocks that close what is open come with the event that ends it."""
+        ...
+
+    def around_text(self, choice: int) -> tuple[bytes, bytes] | None:
+        """What stands around the JSON string in the block of a `TextDelta`, until there is another event.
+
+        None where it has to be written: nothing was said yet, or blocks differ in more than their text.
+        """
         ...
 
     def end(self) -> list[Block]:

@@ -25,6 +25,7 @@ from unbroken.wire.dialects import Answering, Dialect, EventReader, EventWriter,
 from unbroken.wire.openai_chat.errors import BY_CODE, without_secrets
 from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent
+from unbroken.wire.template import Lessons, Shortcut, template_of
 
 #: Faults that no upstream can have: a word of its own that sounds like one of them means something else.
 _OURS_ALONE = frozenset(
@@ -69,8 +70,6 @@ _OPEN, _ENDED = Progress.OPEN, Progress.ENDED
 class TranslatingRelay:
     """A `Relay` between two dialects; a failure is told as the diagonal's relays tell it."""
 
-    shortcut = None
-
     def __init__(self, reader: EventReader, writer: EventWriter, *, choices: int = 1, secret: str = "") -> None:
         self.progress = Progress.WAITING
         self.usage: Usage | None = None
@@ -83,6 +82,9 @@ class TranslatingRelay:
         self._reader = reader
         self._read = reader.feed
         self._write = writer.write
+        self._around_text = writer.around_text
+        self.shortcut: Shortcut | None = None
+        self._lessons = Lessons()
         self._end = writer.end
         self._expected = choices
         self._secret = secret
@@ -107,7 +109,9 @@ class TranslatingRelay:
                 one = said[0]
                 if type(one) in _PLAIN and one.choice in self._seen:  # type: ignore[union-attr]
                     self.deltas += 1
+                    self._note_piece(one, event)
                     return self._write(one)
+            self.shortcut = None  # what the next event means may have changed
             return self._feed_slowly(said)
         except UpstreamFailed as failed:
             raise UpstreamFailed(self._fail(failed.failure)) from None
@@ -131,9 +135,20 @@ class TranslatingRelay:
 
     def _fail(self, failure: Failure) -> Failure:
         # The progress stays what it was: it tells whether another upstream may be asked.
+        self.shortcut = None
         if self._failure is None:
             self._failure = failure
         return self._failure
+
+    def _note_piece(self, said: Event, event: SseEvent) -> None:
+        """Learns how to translate events like this one without parsing them, if it is text."""
+        if type(said) is not TextDelta:
+            self.shortcut = None
+        elif (around := self._around_text(said.choice)) is not None and b"\n" not in event.data:
+            self._lessons.missed += 1
+            if self._lessons.is_due(self.deltas):
+                line = b"event: %b\ndata: %b\n\n" % event if event.type else b"data: %b\n\n" % event.data
+                self.shortcut = template_of(line, self._reader.text_names, around)
 
     def _feed_slowly(self, said: list[Event]) -> list[Block]:
         blocks: list[Block] = []

@@ -1,6 +1,6 @@
 """Reading: a stream of this dialect as events that no dialect owns."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -99,6 +99,7 @@ class MessageEventReader:
 
     def __init__(self) -> None:
         self.is_complete = False
+        self.text_names: Collection[bytes] = (b"text",)
         self._is_started = False
         self._usage = UsageSum()
         self._calls: dict[int, _Call] = {}  # by the index of their open block

@@ -18,6 +18,7 @@ from unbroken.wire.openai_chat.envelope import member_spans, replace_members
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent
+from unbroken.wire.template import Shortcut
 
 _EMPTY_TEXT = Raw(b'""')
 _END_TURN, _TOOL_USE = Raw(b'"end_turn"'), Raw(b'"tool_use"')
@@ -49,8 +50,6 @@ class MessageRelay:
     Events with a top-level member `ours` answer a question that only we have asked, and go no further.
     """
 
-    shortcut = None
-
     def __init__(self, stream_id: str, model: str, *, secret: str = "", ours: str | None = None) -> None:
         self.progress = Progress.WAITING
         self.usage: Usage | None = None
@@ -68,6 +67,7 @@ class MessageRelay:
         self._blocks = OpenBlocks()
         self._usage = UsageSum()
         self._failure: Failure | None = None
+        self.shortcut: Shortcut | None = None
         self._heads: tuple[bytes, ...] = ()  # what the next piece of text most likely begins with
 
     def feed(self, event: SseEvent) -> list[Block]:
@@ -82,12 +82,15 @@ class MessageRelay:
             if data.startswith(head) and event.type in _DELTA_TYPES and _is_text_and_end(data, len(head)):
                 self.deltas += 1
                 self.progress = Progress.OPEN
+                if event.type and self.shortcut is None:
+                    self.shortcut = _SameText(_DELTA + head)
                 return [Block(b"%b%b\n\n" % (_DELTA, data))]
         if self._failure is not None:
             raise UpstreamFailed(self._failure)
         if self.progress is Progress.ENDED or not data.strip():
             self.ignored += 1
             return []
+        self.shortcut = None  # what the next event means may have changed
         try:
             return self._feed_slowly(event)
         except UpstreamFailed as failed:
@@ -112,7 +115,7 @@ class MessageRelay:
 
     def _fail(self, failure: Failure) -> Failure:
         # The progress stays what it was: it tells whether another upstream may be asked.
-        self._failure, self._heads = failure, ()
+        self._failure, self._heads, self.shortcut = failure, (), None
         return failure
 
     def _feed_slowly(self, event: SseEvent) -> list[Block]:
@@ -223,10 +226,26 @@ def _replace_inside(data: bytes, fields: Members, name: str, members: Members, v
     return replace_members(data, fields, {name: Raw(replace_members(inner, members, values))})
 
 
+class _SameText:
+    """The shortcut of further pieces of a text: they are passed on as they are."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+
+    def fill(self, data: bytes) -> Block | None:
+        """The event itself."""
+        head = self._head
+        if data.startswith(head) and data.endswith(b"\n\n") and _is_text_and_end(data[:-2], len(head)):
+            return Block(data)
+        return None
+
+
 def _is_text_and_end(data: bytes, start: int) -> bool:
     """Whether, from `start` on, there is a JSON string that is not empty, and the ends of the two objects around it."""
     # Between the two ends the API puts spaces, so that the length of an event does not tell the length of its text.
-    if data[-1:] != b"}" or b"\n" in data:
+    if data[-1:] != b"}":
         return False
     body = data[start:-1].rstrip(b" ")
     if body[-1:] != b"}":

@@ -21,6 +21,8 @@ _TEXT = (
     b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":'
 )
 
+_AFTER_TEXT = b"}}\n\n"
+
 
 class MessageEventWriter:
     """Writes the stream of one answer: one message, and its content blocks one behind the other.
@@ -50,7 +52,7 @@ class MessageEventWriter:
             UpstreamFailed: it goes on with what is over, or too much has to wait.
         """
         if type(event) is TextDelta and self._text_head and event.text and event.choice == 0:
-            return [Block(b"%b%b}}\n\n" % (self._text_head, _write(event.text)))]
+            return [Block(b"%b%b%b" % (self._text_head, _write(event.text), _AFTER_TEXT))]
         match event:
             case Started():
                 return []
@@ -65,6 +67,10 @@ class MessageEventWriter:
                 return [] if self._finished else [*self._begin(), *self._finish(event)]
             case _:
                 return self._say(event)
+
+    def around_text(self, choice: int) -> tuple[bytes, bytes] | None:
+        """What stands around the JSON string in the event of a text."""
+        return (self._text_head, _AFTER_TEXT) if self._text_head and choice == 0 else None
 
     def end(self) -> list[Block]:
         """The blocks of a good end: why it ended, its usage, and `message_stop`.

@@ -1,5 +1,6 @@
 """Reading: llama.cpp's `/completion` stream, which goes on from token ids, as events of the whole answer."""
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ class CompletionReader:
 
     def __init__(self, known: int) -> None:
         self.is_complete = False
+        self.text_names: Collection[bytes] = ()
         self._known = known
         self._note = TokenNote()
         #: The note of what was read since it was last taken, as of a `TokenNotingRelay`.

@@ -1,7 +1,7 @@
 """Taking the ids of tokens out of llama.cpp's Chat Completions chunks, where only we have asked for them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Raw, Struct
@@ -12,6 +12,7 @@ from unbroken.wire.dialects import Relay
 from unbroken.wire.llama_cpp.note import TokenNote
 from unbroken.wire.openai_chat.envelope import replace_members
 from unbroken.wire.sse import SseEvent
+from unbroken.wire.template import Shortcut
 
 #: Fields that have llama.cpp tell, with each piece of text, the last token's id and how many tokens there were.
 #: The probability after sampling costs nothing; without `post_sampling_probs` the whole vocabulary would be sorted.
@@ -86,8 +87,8 @@ class TokenNotingRelay:
         self._relay.deltas = deltas
 
     @property
-    def shortcut(self) -> Callable[[bytes], Block | None] | None:
-        return None if self._relay.shortcut is None else self._fill
+    def shortcut(self) -> Shortcut | None:
+        return None if self._relay.shortcut is None else self
 
     def feed(self, event: SseEvent) -> list[Block]:
         found = _split(event.data)
@@ -113,13 +114,14 @@ class TokenNotingRelay:
     def _take_state(self) -> None:
         self.progress, self.usage, self.ignored = self._relay.progress, self._relay.usage, self._relay.ignored
 
-    def _fill(self, data: bytes) -> Block | None:
+    def fill(self, data: bytes) -> Block | None:
+        """The shortcut, of a chunk with its tokens."""
         found = _split(data)
-        fill = self._relay.shortcut
-        if found is None or fill is None:
+        shortcut = self._relay.shortcut
+        if found is None or shortcut is None:
             return None
         plain, id, total = found
-        block = fill(plain)
+        block = shortcut.fill(plain)
         # A piece of several tokens comes back by `feed`, which knows its text.
         return block if block is not None and self._note.add(id, total) else None
 

@@ -17,17 +17,15 @@ from unbroken.wire.openai_chat.envelope import NULL, Envelope, Fields
 from unbroken.wire.openai_chat.errors import is_error, read_error_event
 from unbroken.wire.openai_chat.plain import Pass, learn_envelope
 from unbroken.wire.openai_chat.surrogates import without_halves
-from unbroken.wire.openai_chat.template import Fill, learn_templates
+from unbroken.wire.openai_chat.template import learn_templates
 from unbroken.wire.openai_chat.usage import read_usage
 from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent, write_data
+from unbroken.wire.template import Lessons, Shortcut
 
 DONE = Block(b"data: [DONE]\n\n")
 
 MAX_CHOICES = 128  # the API's own bound of `n`
-
-# Chunks after which a template may be learned anew; twice as many each time that one has been of little use.
-LEARN_AFTER, MAX_LEARN_AFTER = 8, 512
 
 _EMPTY = Raw(b"[]")
 
@@ -72,13 +70,11 @@ class ChunkRelay:
         self._choices: dict[int, ChoiceRelay] = {}
         self._usage_chunk: bytes | None = None
         self._failure: Failure | None = None
-        self._fill: Fill | None = None
-        self.shortcut: Fill | None = None
+        self._template: Shortcut | None = None  # for the data of an event
+        self.shortcut: Shortcut | None = None  # for the same with its line
         self._pass: Pass | None = None
         self._open: set[int] = set()  # choices to which plain chunks may add
-        self._learned_at = self._learn_at = 0  # counted in deltas
-        self._learn_after = LEARN_AFTER
-        self._missed = 0  # plain chunks since then that the template did not fit
+        self._lessons = Lessons()
 
     def feed(self, event: SseEvent) -> list[Block]:
         """The blocks that one event of the upstream makes.
@@ -89,14 +85,14 @@ class ChunkRelay:
         """
         type, data = event
         if not type:
-            if self._fill is not None and (block := self._fill(data)) is not None:
+            if self._template is not None and (block := self._template.fill(data)) is not None:
                 self.deltas += 1
                 return [block]
             if self._pass is not None and (block := self._pass(data, self._open)) is not None:
                 self.deltas += 1
-                self._missed += 1
-                if self.deltas >= self._learn_at:
-                    self._learn_text(data, block)
+                self._lessons.missed += 1
+                if self._lessons.is_due(self.deltas):
+                    self._template, self.shortcut = learn_templates(data, block)
                 return [block]
         if self._failure is not None:
             raise UpstreamFailed(self._failure)
@@ -128,7 +124,7 @@ class ChunkRelay:
 
     def _fail(self, failure: Failure) -> Failure:
         # The progress stays what it was: it tells whether another upstream may be asked.
-        self._failure, self._fill, self._pass, self.shortcut = failure, None, None, None
+        self._failure, self._template, self._pass, self.shortcut = failure, None, None, None
         return failure
 
     def _done(self) -> list[Block]:
@@ -227,16 +223,10 @@ class ChunkRelay:
             self.ignored += 1
         blocks = [Block(write_data(chunk)) for chunk in chunks]
         if len(mended) == len(blocks) == 1 and mended[0].is_plain and usage is None:
-            self._missed += 1
-            if self.deltas >= self._learn_at:
-                self._learn_text(data, blocks[0])
+            self._lessons.missed += 1
+            if self._lessons.is_due(self.deltas):
+                self._template, self.shortcut = learn_templates(data, blocks[0])
                 self._pass = learn_envelope(data, fields, blocks[0])
         else:
-            self._fill = self.shortcut = None  # what the next chunk means may have changed
+            self._template = self.shortcut = None  # what the next chunk means may have changed
         return blocks
-
-    def _learn_text(self, data: bytes, block: Block) -> None:
-        was_of_use = self.deltas - self._learned_at > 2 * self._missed
-        self._learn_after = LEARN_AFTER if was_of_use else min(2 * self._learn_after, MAX_LEARN_AFTER)
-        self._learned_at, self._learn_at, self._missed = self.deltas, self.deltas + self._learn_after, 0
-        self._fill, self.shortcut = learn_templates(data, block)

@@ -1,6 +1,7 @@
 """Reading: a stream of this dialect as events that no dialect owns."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -134,6 +135,7 @@ class EventReader:
 
     def __init__(self, *, refusals_as_text: bool = True) -> None:
         self.is_complete = False
+        self.text_names: Collection[bytes] = (b"content",)
         self._refusals_as_text = refusals_as_text
         self._seed: str | None = None
         self._choices: dict[int, _Said] = {}

@@ -121,6 +121,11 @@ class EventWriter:
                 assert_never(event)
         return blocks
 
+    def around_text(self, choice: int) -> tuple[bytes, bytes] | None:
+        """What stands around the JSON string in the chunk of a text."""
+        head = self._texts.get((TextDelta, choice))
+        return None if head is None else (head, self._after)
+
     def end(self) -> list[Block]:
         """Usage, if the client asked for it and the upstream said it, and `[DONE]`; nothing after a failure."""
         if self._is_over:

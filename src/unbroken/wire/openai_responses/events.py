@@ -1,6 +1,6 @@
 """Reading: a stream of this dialect as events that no dialect owns; what a client does with our blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -92,6 +92,7 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self.is_complete = False
+        self.text_names: Collection[bytes] = ()
         self._is_started = False
         self._has_refused = False
         self._calls: dict[int, int] = {}  # their places in the output, and their own numbers

@@ -96,6 +96,9 @@ class ResponseWriter:
                 self._text_ends = self._open.ends_of_text()
         return blocks
 
+    def around_text(self, choice: int) -> None:
+        """Every event has a number of its own, and its text is said once more at the end."""
+
     def end(self) -> list[Block]:
         if self._is_over:
             return []
