@@ -17,10 +17,13 @@ from hypothesis.stateful import (
 
 from tests.store.conftest import LOGS, LogFactory
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId
-from unbroken.store.log import OffsetUnknown, StaleEpoch, StreamEnded, StreamExists, StreamUnknown
+from unbroken.store.durable import DurableStreamLog
+from unbroken.store.log import OffsetUnknown, StaleEpoch, StreamEnded, StreamExists, StreamUnknown, TextWriter
 
 STREAMS = (StreamId("a"), StreamId("b"))
 ONE = st.sampled_from(STREAMS)
+FRAMES = ((b"<", b">"), (b"[", b"]"))
+TEXTS = st.lists(st.binary(max_size=2), min_size=1, max_size=3)
 BLOCKS = st.lists(st.binary(min_size=1, max_size=3).map(Block), min_size=1, max_size=3)
 
 
@@ -72,6 +75,7 @@ class LogMachine(RuleBasedStateMachine):
         super().__init__()
         self.log = self.new_log()
         self.models: dict[StreamId, Model] = {}
+        self.writers: list[tuple[StreamId, Model, Epoch, TextWriter]] = []
 
     def teardown(self) -> None:
         self.log.close()
@@ -128,6 +132,35 @@ class LogMachine(RuleBasedStateMachine):
         assert committed == flat[: len(committed)]
         model.blocks += committed
         self._settle()
+
+    @rule(stream=ONE, parts=st.lists(st.tuples(st.sampled_from([None, *FRAMES]), TEXTS), min_size=1, max_size=5))
+    def append_texts(self, stream: StreamId, parts: list[tuple[tuple[bytes, bytes] | None, list[bytes]]]) -> None:
+        """Texts of several frames, and plain blocks between them, most of which are committed together."""
+        model = self.models[stream]
+        if not isinstance(self.log.log, DurableStreamLog):
+            return
+        writers = {frame: self.log.log.text_writer(stream, model.epoch, *frame) for frame in FRAMES}
+        for frame, texts in parts:
+            if frame is None or model.has_ended:
+                assert model.has_ended == (writers[FRAMES[0]] is None)
+                if not model.has_ended:
+                    self._append(stream, model, [Block(b"%b." % text) for text in texts], False)
+                continue
+            before, after = frame
+            writer = writers[frame]
+            assert writer is not None
+            self.writers.append((stream, model, model.epoch, writer))
+            assert writer.add(texts.copy())
+            model.blocks += [Block(before + text + after) for text in texts]
+        self._settle()
+
+    @precondition(lambda self: self.writers)
+    @rule(place=st.integers(0, 99))
+    def a_writer_whose_time_is_over_adds_nothing(self, place: int) -> None:
+        stream, model, epoch, writer = self.writers[place % len(self.writers)]
+        if self.models[stream] is not model or model.epoch != epoch or model.has_ended:
+            assert not writer.add([b"late"])
+            self._settle()
 
     @rule(stream=ONE, blocks=BLOCKS, epoch=st.integers(-1, 5), after=st.integers(-1, 12))
     def ask_for_what_is_not_allowed(self, stream: StreamId, blocks: list[Block], epoch: int, after: int) -> None:

@@ -28,6 +28,7 @@ class Lane(asyncio.Protocol):
 
     __slots__ = (
         "_after",
+        "_append",
         "_before",
         "_connection",
         "_gaps",
@@ -44,18 +45,24 @@ class Lane(asyncio.Protocol):
     def __init__(
         self,
         template: Template,
-        write: Callable[[bytes], None],
+        write: Callable[[bytes], None] | None = None,
+        append: Callable[[list[bytes]], bool] | None = None,
         *,
         gaps: list[int],
         time: Callable[[], float],
     ) -> None:
-        """`write` has each block as a chunk for the client; `gaps` counts the time between two by `GAP_BOUNDS`."""
+        """`gaps` counts the time between two texts by `GAP_BOUNDS`.
+
+        A plain stream's blocks are given to `write`, each as a chunk for its only client. The texts of a durable one
+        are given to `append`, which tells whether the log has taken them, and go to clients when they are committed.
+        """
         self._before, self._after = template.before, template.after + b"\r\n"
         self._own_before, self._own_after = template.block_before, template.block_after + b"\r\n"
         self._own_size = len(template.block_before) + len(template.block_after)
-        #: The text of each block, as JSON, from before `write` has it.
+        #: The text of each block, as JSON: of a plain stream from before `write` has it.
         self.texts: list[bytes] = []
         self._write = write
+        self._append = append
         self._gaps = gaps
         self._time = time
         self._times = [time()]  # of the opening, and of each text
@@ -100,11 +107,12 @@ class Lane(asyncio.Protocol):
                     says_something = len(texts) < MAX_TEXTS and read_text(text)
                 except NOT_TEXT:
                     says_something = False
-                if says_something:
+                if says_something and (self._append is None or self._append([text])):
                     texts.append(text)
                     self._times.append(self._time())
-                    size_line = SIZE_LINES[self._own_size + len(text)]
-                    self._write(b"".join((size_line, self._own_before, text, self._own_after)))
+                    if self._write is not None:
+                        size_line = SIZE_LINES[self._own_size + len(text)]
+                        self._write(b"".join((size_line, self._own_before, text, self._own_after)))
                     return
         if not self._take_several(data):
             self._go_back(data)
@@ -132,12 +140,13 @@ class Lane(asyncio.Protocol):
             if not (chunk.startswith(before) and chunk.endswith(after) and says_something(text)):
                 return False
             texts.append(text)
-        if len(self.texts) + len(texts) > MAX_TEXTS:
+        if len(self.texts) + len(texts) > MAX_TEXTS or not (self._append is None or self._append(texts.copy())):
             return False
         self.texts += texts
         self._times.append(self._time())
-        blocks = b"".join([self._own_before + text + self._own_after.removesuffix(b"\r\n") for text in texts])
-        self._write(b"%x\r\n%b\r\n" % (len(blocks), blocks))
+        if self._write is not None:
+            blocks = b"".join([self._own_before + text + self._own_after.removesuffix(b"\r\n") for text in texts])
+            self._write(b"%x\r\n%b\r\n" % (len(blocks), blocks))
         return True
 
 

@@ -21,7 +21,7 @@ from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.outcome import api_error
 from unbroken.rules.routing import Target
 from unbroken.store.held import Run
-from unbroken.store.log import LogError, OffsetUnknown, StreamLog, StreamTooLong
+from unbroken.store.log import DurableLog, LogError, OffsetUnknown, StreamLog, StreamTooLong
 from unbroken.wire.template import Template
 
 
@@ -33,13 +33,14 @@ class Producer(GoingOn):
         asked: Asked,
         means: Means,
         *,
-        log: StreamLog | None = None,
+        log: DurableLog | None = None,
         epoch: Epoch | None = None,
         on_whole: OnWhole | None = None,
     ) -> None:
         """With an `epoch` the stream is there already, in `log`, and is durable; without one it is made, and plain."""
         super().__init__(asked, means, on_whole=on_whole)
-        self._log = log or means.log
+        self._log: StreamLog = log or means.log
+        self._durable_log = log
         #: With which it writes the log.
         self.epoch = epoch or Epoch(0)
         self.is_durable = epoch is not None
@@ -165,7 +166,7 @@ class Producer(GoingOn):
         self._fail, self._take_note = question.fail, question.take_note
         self._is_account_due = True
         try:
-            new_lane = None if self.is_durable or question.take_note is not None else self._new_lane
+            new_lane = None if question.take_note is not None else self._new_lane
             return await self._open_stream(target, upstream, question, self._append, new_lane)
         except BaseException:
             self._fail, self._take_note = former  # what this attempt held back was never said
@@ -206,7 +207,7 @@ class Producer(GoingOn):
             except OffsetUnknown:
                 self.said.forget()
             else:
-                self.said.blocks = [entry.block for entry in held]
+                self.said.recall([entry.block for entry in held])
 
     def _end_well(self, ending: Ending) -> None:
         if ending.usage is not None:
@@ -214,15 +215,30 @@ class Producer(GoingOn):
         self._append(ending.blocks, True)
 
     def _new_lane(self, template: Template, gaps: list[int]) -> Lane | None:
-        """A lane to the only client of a plain stream."""
+        """A lane to the only client of a plain stream, or to the log of a durable one."""
+        if not fits(template):
+            return None
+        if self.is_durable:
+            return self._new_durable_lane(template, gaps)
         client = self.client
-        if client is None or not client.is_chunked or not fits(template):
+        if client is None or not client.is_chunked:
             return None
         lane = Lane(template, client.write, gaps=gaps, time=self._loop.time)
         run = Run(template.block_before, template.block_after, lane.texts)
         if not self._means.log.begin_run(self.stream, self.epoch, run, most=MAX_BYTES, on_over=lane.leave):
             return None
         client.lane = lane
+        return lane
+
+    def _new_durable_lane(self, template: Template, gaps: list[int]) -> Lane | None:
+        before, after = template.block_before, template.block_after
+        writer = None
+        if self._durable_log is not None:
+            writer = self._durable_log.text_writer(self.stream, self.epoch, before, after)
+        if writer is None:
+            return None
+        lane = Lane(template, append=writer.add, gaps=gaps, time=self._loop.time)
+        self.said.begin_run(Run(before, after, lane.texts))
         return lane
 
     def _append(self, blocks: Sequence[Block], ends: bool) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from unbroken.chat.stream import Block
+from unbroken.store.held import HeldBlocks, Run, size_of
 
 MAX_REMEMBERED_BYTES = 1 << 20  # some three thousand tokens; a longer answer whose upstream dies fails clean
 
@@ -10,23 +11,51 @@ MAX_REMEMBERED_BYTES = 1 << 20  # some three thousand tokens; a longer answer wh
 class Remembered:
     """The blocks of one answer so far, and the notes that went with them; nothing once they are too many."""
 
-    __slots__ = ("_size", "blocks", "is_too_long", "note")
+    __slots__ = ("_held", "_run", "_size", "is_too_long", "note")
 
     def __init__(self) -> None:
-        self.blocks: list[Block] = []
+        self._held = HeldBlocks()
+        self._run: Run | None = None  # whose size is not counted yet
         self.note = b""
         self.is_too_long = False
         self._size = 0
 
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks."""
+        self._count_run()
+        return self._held.all()
+
+    def begin_run(self, run: Run) -> None:
+        """Adds a run, and what comes into it until something else is done here."""
+        self._count_run()
+        if not self.is_too_long:
+            self._held.add_run(run)
+            self._run = run
+
+    def _count_run(self) -> None:
+        if self._run is not None:
+            self._size += self._run.size
+            self._run = None
+            if self._size > MAX_REMEMBERED_BYTES:
+                self.forget()
+
     def take(self, blocks: Sequence[Block], note: bytes = b"") -> None:
         """Adds blocks of the answer."""
-        self._size += len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
+        self._count_run()
+        self._size += size_of(blocks)
         if self._size > MAX_REMEMBERED_BYTES:
             return self.forget()
-        self.blocks += blocks
+        self._held.add(blocks)
         if note:
             self.note += note
 
+    def recall(self, blocks: Sequence[Block]) -> None:
+        """Has these blocks in place of those that it had."""
+        self._held.keep(0)
+        self._held.add(blocks)
+
     def forget(self) -> None:
         """Gives up: there are too many to go on from."""
-        self.blocks, self.note, self.is_too_long = [], b"", True
+        self._held.keep(0)
+        self._run, self.note, self.is_too_long = None, b"", True

@@ -10,6 +10,8 @@ from uuid import uuid4
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, OwnerId, StreamId, StreamRecord, StreamStatus
 from unbroken.store.durable_group import Committer, Owned
 from unbroken.store.durable_mirrors import Mirrors
+from unbroken.store.durable_texts import RunWriter
+from unbroken.store.held import size_of
 from unbroken.store.log import (
     MAX_STREAM_BYTES,
     TERMINAL_BYTES,
@@ -25,7 +27,7 @@ from unbroken.store.log import (
     say_nothing,
 )
 from unbroken.store.memory import MemoryStreamLog
-from unbroken.store.storage import Append, Stored, StreamStorage
+from unbroken.store.storage import Append, StreamStorage
 
 PATIENCE_SECONDS = 10.0  # how long a store may fail before its streams are given up
 LEASE_SECONDS = 15.0
@@ -233,7 +235,7 @@ class DurableStreamLog:
                 raise ValueError(f"stream {stream}: an end without a terminal block")
             if not note and not account:
                 return
-        added = (len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))) + len(note)
+        added = size_of(blocks) + len(note)
         size = owned.size + added
         if size > self._max_stream_bytes and (not ends or size > self._max_stream_bytes + TERMINAL_BYTES):
             raise StreamTooLong(f"stream {stream}: more than {self._max_stream_bytes} bytes")
@@ -248,11 +250,18 @@ class DurableStreamLog:
             owned.pending = Append(stream, epoch, first, list(blocks), ends, note, account)
             committer.add(owned, added + len(account))
         else:
-            pending.blocks += blocks
+            pending.add(blocks)
             pending.ends = ends
             pending.note += note
             pending.account = account or pending.account
             committer.pending_bytes += added + len(account)
+
+    def text_writer(self, stream: StreamId, epoch: Epoch, before: bytes, after: bytes) -> RunWriter | None:
+        owned = self._owned.get(stream)
+        if owned is None or owned.epoch != epoch or owned.has_ended or self._closing:
+            return None
+        bounds = self._max_stream_bytes, self._max_pending_bytes
+        return RunWriter(owned, self._committer, before, after, *bounds)
 
     def _no_more(self, stream: StreamId) -> StoreUnavailable:
         if self._closing:
@@ -275,7 +284,7 @@ class DurableStreamLog:
         """Takes a committed append to the cache, and so to the followers."""
         if self._owned.get(append.stream) is not owned:
             return  # forgotten, or lost meanwhile: then it is read from the storage
-        self._mirrors.feed(append.stream, Stored(append.first, append.blocks, append.ends))
+        self._mirrors.take(append.stream, append.first, append.blocks, append.ends)
         if append.ends and self._owned.get(append.stream) is owned:
             del self._owned[append.stream]
             ended = StreamEnded(f"stream {append.stream} has ended after {owned.last} blocks")
@@ -304,6 +313,7 @@ class DurableStreamLog:
 
     def _part_with(self, owned: Owned, error: LogError) -> None:
         self._committer.remove(owned)
+        owned.is_ours = False
         del self._owned[owned.stream]
         self._remember(owned.stream, owned.epoch, error)
         # What it raises is the loop's: it must not stop the committer.
@@ -322,6 +332,7 @@ class DurableStreamLog:
 
     async def forget(self, stream: StreamId) -> None:
         if (owned := self._owned.pop(stream, None)) is not None:
+            owned.is_ours = False
             self._committer.remove(owned)
         self._departed.pop(stream, None)
         self._given_up.pop(stream, None)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from unbroken.chat.stream import Epoch, StreamId
+from unbroken.store.held import size_of
 from unbroken.store.log import LogError, OnLost, StoreUnavailable
 from unbroken.store.storage import Append, StreamStorage
 
@@ -20,7 +21,7 @@ APART = 0.002
 class Owned:
     """A stream that is written here, as its owner sees it: what is appended and not yet committed is in it."""
 
-    __slots__ = ("epoch", "has_ended", "last", "on_lost", "pending", "size", "stream")
+    __slots__ = ("epoch", "has_ended", "is_ours", "last", "on_lost", "pending", "size", "stream")
 
     def __init__(self, stream: StreamId, epoch: Epoch, on_lost: OnLost, last: int = 0, size: int = 0) -> None:
         self.stream = stream
@@ -29,6 +30,7 @@ class Owned:
         self.last = last
         self.size = size
         self.has_ended = False
+        self.is_ours = True  # until another has it, or it is gone
         self.pending: Append | None = None  # of the group that gathers
 
 
@@ -66,7 +68,7 @@ class Committer:
         self._arrived: asyncio.Future[None] | None = None  # while it waits for the first append
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []  # until nothing is pending
-        self._closing = False
+        self.is_closing = False  # then nothing more may be added
 
     def start(self) -> None:
         """Begins to commit."""
@@ -104,7 +106,7 @@ class Committer:
 
     async def close(self) -> None:
         """Commits what there is, and ends."""
-        self._closing = True
+        self.is_closing = True
         self._wake()
         if self._task is not None:
             await self._task
@@ -113,12 +115,12 @@ class Committer:
         loop = asyncio.get_running_loop()
         began = loop.time() - APART
         try:
-            while self._gathering or not self._closing:
+            while self._gathering or not self.is_closing:
                 if not self._gathering:
                     self._arrived = loop.create_future()
                     await self._arrived
                     continue
-                if (wait := began + APART - loop.time()) > 0 and not self._closing:
+                if (wait := began + APART - loop.time()) > 0 and not self.is_closing:
                     await asyncio.sleep(wait)
                 began = loop.time()
                 await self._commit_group()
@@ -182,4 +184,4 @@ def _resolve(future: "asyncio.Future[None]") -> None:
 
 
 def _size(append: Append) -> int:
-    return sum(map(len, append.blocks)) + len(append.note) + len(append.account)
+    return size_of(append.blocks) + len(append.note) + len(append.account)

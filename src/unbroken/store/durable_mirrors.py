@@ -1,11 +1,11 @@
 """Streams as they are followed here: what is committed of them, in memory for as long as somebody needs it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from unbroken.chat.stream import Epoch, Offset, StreamId
+from unbroken.chat.stream import Block, Epoch, Offset, StreamId
 from unbroken.store.log import Follower, OffsetUnknown, StoreUnavailable, StreamUnknown
 from unbroken.store.memory import MemoryStreamLog
 from unbroken.store.storage import Stored, StreamStorage
@@ -93,15 +93,19 @@ class Mirrors:
 
     def feed(self, stream: StreamId, stored: Stored) -> bool:
         """Gives the followers what is new of it; whether it joined on to what they have."""
-        held = self._cache.held(stream)
-        if held is None:
+        return self.take(stream, stored.first, stored.blocks, stored.has_ended)
+
+    def take(self, stream: StreamId, first: Offset, blocks: Sequence[Block], has_ended: bool) -> bool:
+        """As `feed`, of blocks from an offset on; with `has_ended` they are the last ones."""
+        last = self._cache.last(stream)
+        if last is None:
             return True
-        known = held.last + 1 - stored.first
+        known = last + 1 - first
         if known < 0:
             return False
-        if known < len(stored.blocks):
-            self._cache.append(stream, CACHE_EPOCH, stored.blocks[known:], ends=stored.has_ended)
-        if stored.has_ended:
+        if known < len(blocks):
+            self._cache.append(stream, CACHE_EPOCH, blocks[known:] if known else blocks, ends=has_ended)
+        if has_ended:
             self.drop(stream)
         return True
 

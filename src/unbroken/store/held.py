@@ -1,11 +1,12 @@
 """The latest blocks of a stream, as they are held in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 from unbroken.chat.stream import Block
 
 
-class Run:
+class Run(Sequence[Block]):
     """Blocks one behind the other that differ only in their text: of each there is only its text.
 
     A tenth of the memory; and writing to less of it is most of what a chunk costs beside system calls.
@@ -21,45 +22,85 @@ class Run:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self.blocks())
+
+    @overload
+    def __getitem__(self, at: int) -> Block: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Run": ...
+
+    def __getitem__(self, at: int | slice) -> "Block | Run":
+        if isinstance(at, slice):
+            return Run(self.before, self.after, self.texts[at])
+        return Block(self.before + self.texts[at] + self.after)
+
     @property
     def size(self) -> int:
         """Bytes of its blocks."""
-        return sum(map(len, self.texts)) + len(self.texts) * (len(self.before) + len(self.after))
+        texts = self.texts
+        size = len(self.before) + len(self.after)
+        return size + len(texts[0]) if len(texts) == 1 else sum(map(len, texts)) + len(texts) * size
 
     def blocks(self) -> list[Block]:
         """The blocks themselves."""
         return [Block(self.before + text + self.after) for text in self.texts]
 
+    def is_like(self, other: "Run") -> bool:
+        """Whether its blocks and the other's differ in nothing but their texts."""
+        return self.before == other.before and self.after == other.after  # the very same bytes, as a rule
+
+
+def size_of(blocks: Sequence[Block]) -> int:
+    """Bytes of some blocks."""
+    if type(blocks) is Run:
+        return blocks.size
+    return len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
+
 
 class HeldBlocks:
     """Blocks, to which more are added behind, and of which the first ones are dropped."""
 
-    __slots__ = ("_older", "latest")
+    __slots__ = ("_older", "_own", "latest")
 
     def __init__(self) -> None:
-        self._older: list[list[Block] | Run] = []
-        #: The blocks behind the last run; whoever adds one adds it here.
+        self._older: list[tuple[list[Block], Run]] = []  # blocks and the run behind them
+        self._own: Run | None = None  # the last one, if its texts are ours to add to
+        #: The blocks behind the last run; whoever adds one by itself adds it here.
         self.latest: list[Block] = []
 
     def __len__(self) -> int:
-        return sum(map(len, self._older)) + len(self.latest)
+        return sum(len(blocks) + len(run) for blocks, run in self._older) + len(self.latest)
+
+    def add(self, blocks: Sequence[Block]) -> None:
+        """Adds blocks; those of a run stay one."""
+        if type(blocks) is not Run:
+            self.latest += blocks
+        elif self._own is not None and not self.latest and self._own.is_like(blocks):
+            self._own.texts += blocks.texts
+        else:
+            run = Run(blocks.before, blocks.after, blocks.texts.copy())
+            self.add_run(run)
+            self._own = run
 
     def add_run(self, run: Run) -> None:
-        """Adds the blocks of a run, to which nothing is added any more."""
-        self._older += [self.latest, run]
-        self.latest = []
+        """Adds a run, and with it what comes into it for as long as nothing else is asked of these blocks."""
+        self._older.append((self.latest, run))
+        self._own, self.latest = None, []
 
-    def last(self, count: int) -> Sequence[Block]:
+    def all(self) -> list[Block]:
+        """All of them."""
+        return self.last(len(self))
+
+    def last(self, count: int) -> list[Block]:
         """The last `count` of them."""
         if count > len(self.latest):
-            parts = [part.blocks() if isinstance(part, Run) else part for part in self._older]
-            self._older, self.latest = [], [block for part in (*parts, self.latest) for block in part]
+            whole = [block for blocks, run in self._older for block in (*blocks, *run)]
+            self._older, self._own, self.latest = [], None, whole + self.latest
         return self.latest[len(self.latest) - count :]
 
     def keep(self, count: int) -> None:
         """Drops all but the last `count`."""
-        if count:
-            self.latest = list(self.last(count))
-        else:
-            self.latest.clear()
-        self._older = []
+        self.latest = self.last(count) if count else []
+        self._older, self._own = [], None

@@ -133,6 +133,9 @@ class MemoryStreamLog:
             raise StaleEpoch(f"stream {stream}: epoch {epoch} was given, {found.epoch} is its owner's")
         if found.ended:
             raise StreamEnded(f"stream {stream} has ended after {found.last} blocks")
+        held = blocks
+        if type(blocks) is Run:
+            blocks = blocks.blocks()
         if not blocks:
             if ends:
                 raise ValueError(f"stream {stream}: an end without a terminal block")
@@ -144,7 +147,7 @@ class MemoryStreamLog:
         first = Offset(found.last + 1)
         found.size = size
         self._held_bytes += added
-        found.held.latest += blocks
+        found.held.add(held)
         found.last = last = found.last + len(blocks)
         found.ended = ends
         if found.followings and not found.is_delivering:
@@ -220,6 +223,11 @@ class MemoryStreamLog:
             self._held_bytes -= found.size
             for following in found.followings:
                 _unfollow(found, following)
+
+    def last(self, stream: StreamId) -> Offset | None:
+        """Offset of the last block of a stream that has no run; None if there is no such stream."""
+        found = self._streams.get(stream)
+        return None if found is None else Offset(found.last)
 
     def held(self, stream: StreamId) -> Held | None:
         """How the stream stands here; None if there is none."""

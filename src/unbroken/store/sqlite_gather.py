@@ -184,8 +184,8 @@ def gather_tail(connection: sqlite3.Connection, row: StreamRow, tail: Tail, now:
 
 def write_segment(connection: sqlite3.Connection, number: int, gathered: int, tail: Tail) -> None:
     """Writes what was in the journal, behind the segments that there are; at the end many small ones become one."""
-    if tail.blocks or tail.notes:
-        segment = (number, gathered + 1, tail.last, write_msgpack(tail.blocks), b"".join(tail.notes))
+    if len(tail.blocks) or tail.notes:
+        segment = (number, gathered + 1, tail.last, write_msgpack(tail.blocks.all()), b"".join(tail.notes))
         connection.execute(sql.CREATE_SEGMENT, segment)
     if tail.has_ended and connection.execute(sql.SEGMENT_COUNT, (number,)).fetchone()[0] > MERGED_SEGMENTS:
         _merge(connection, number, tail.last)

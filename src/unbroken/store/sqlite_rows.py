@@ -10,6 +10,7 @@ import msgspec
 
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
 from unbroken.store import sqlite_statements as sql
+from unbroken.store.held import HeldBlocks, size_of
 from unbroken.store.log import OffsetUnknown, StreamUnknown
 from unbroken.store.storage import Stored
 
@@ -19,7 +20,7 @@ class JournalEntry(msgspec.Struct, array_like=True, frozen=True):
 
     stream: int
     first: int
-    blocks: list[bytes]
+    blocks: list[Block]
     ends: bool
     note: bytes
     account: bytes
@@ -52,7 +53,7 @@ class Tail:
     """What a stream has in the journal only."""
 
     last: int
-    blocks: list[bytes] = field(default_factory=list)
+    blocks: HeldBlocks = field(default_factory=HeldBlocks)
     notes: list[bytes] = field(default_factory=list)
     size: int = 0
     #: None if the journal says nothing new of it.
@@ -61,12 +62,12 @@ class Tail:
     #: The first journal row that holds some of it; 0 if there is none.
     first_row: int = 0
 
-    def add(self, row: int, blocks: Sequence[bytes], ends: bool, note: bytes, account: bytes) -> None:
+    def add(self, row: int, blocks: Sequence[Block], ends: bool, note: bytes, account: bytes) -> None:
         """Takes in what a commit added."""
         self.first_row = self.first_row or row
         self.last += len(blocks)
-        self.blocks += blocks
-        self.size += (len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))) + len(note)
+        self.blocks.add(blocks)
+        self.size += size_of(blocks) + len(note)
         self.has_ended = ends
         if note:
             self.notes.append(note)
@@ -129,7 +130,7 @@ def read_behind(connection: sqlite3.Connection, stream: StreamId, after: Offset)
     blocks: list[Block] = []
     for first, body in connection.execute(sql.SEGMENTS_BEHIND, (row.number, after)):
         blocks += map(Block, read_blocks(body)[max(0, after + 1 - first) :])
-    blocks += map(Block, tail.blocks[max(0, after - row.last) :])
+    blocks += tail.blocks.all()[max(0, after - row.last) :]
     return Stored(Offset(after + 1), blocks, tail.has_ended)
 
 

@@ -142,7 +142,7 @@ class StreamWriter:
             ours = self._ours.get(append.stream)
             if ours is None or not ours.is_followed_by(append):
                 return self._commit_with_care(connection, appends)
-            entries.append((ours.number, append.first, append.blocks, append.ends, append.note, append.account))
+            entries.append((ours.number, append.first, list(append.blocks), append.ends, append.note, append.account))
         if self._claims is None:
             return self._commit_with_care(connection, appends)
         self._committing = body = write_msgpack(entries)
@@ -184,7 +184,7 @@ class StreamWriter:
 
     def _entry(self, append: Append) -> Entry:
         number = self._ours[append.stream].number
-        return number, append.first, append.blocks, append.ends, append.note, append.account
+        return number, append.first, list(append.blocks), append.ends, append.note, append.account
 
     def _is_written(self, connection: sqlite3.Connection, body: bytes) -> bool:
         """Whether this is the commit that seemed to fail, and did not."""

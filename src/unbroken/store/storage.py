@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord, StreamStatus
+from unbroken.store.held import Run
 from unbroken.store.log import LogError
 
 
@@ -16,10 +17,16 @@ class Append:
     epoch: Epoch
     #: Offset of the first block: a commit that is repeated after a lost line must not add them twice.
     first: Offset
-    blocks: list[Block]
+    blocks: list[Block] | Run
     ends: bool = False
     note: bytes = b""
     account: bytes = b""
+
+    def add(self, blocks: Sequence[Block]) -> None:
+        """Takes more blocks behind those that it has."""
+        if isinstance(self.blocks, Run):
+            self.blocks = self.blocks.blocks()
+        self.blocks += blocks
 
 
 @dataclass(frozen=True, slots=True)

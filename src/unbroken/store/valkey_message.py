@@ -15,8 +15,9 @@ def write_append(append: Append) -> bytes:
     """The bytes that `valkey_append.lua` reads; what it publishes is their beginning, without note and account."""
     blocks, note, account = append.blocks, append.note, append.account
     if len(blocks) == 1:  # as nearly always: one piece of text at a time
-        head = _HEAD_AND_SIZE.pack(append.epoch, append.first, append.ends, 1, len(note), len(account), len(blocks[0]))
-        return b"".join((head, blocks[0], note, account))
+        block = blocks[0]
+        head = _HEAD_AND_SIZE.pack(append.epoch, append.first, append.ends, 1, len(note), len(account), len(block))
+        return b"".join((head, block, note, account))
     pieces = [_HEAD.pack(append.epoch, append.first, append.ends, len(blocks), len(note), len(account))]
     for block in blocks:
         pieces += (_SIZE.pack(len(block)), block)

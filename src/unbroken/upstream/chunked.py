@@ -1,24 +1,25 @@
 """HTTP's chunked coding, as far as a read that is just one chunk goes (RFC 9112, section 7.1)."""
 
-LONGEST = 8 << 10  # bytes of such a read with its framing; what is longer is no single piece of an answer
+LONGEST = 4 << 10  # bytes of such a read with its framing; what is longer is no single piece of an answer
 
 END = b"\r\n"
 
 
-def _framing(length: int) -> bytes:
-    """The size line of the chunk that has `length` bytes with its framing; what no chunk begins with if none has."""
-    for digits in range(1, 5):
-        size = length - digits - 2 * len(END)
-        if size > 0 and len(b"%x" % size) == digits:
-            return b"%x\r\n" % size
-    return b"\n"
-
-
-READ_LINES = tuple(_framing(length) for length in range(LONGEST))
-"""With what a read begins that is one chunk, by the length of the read."""
-
 SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2 * LONGEST))
 """With what a chunk begins, by its size."""
+
+
+def _read_lines() -> list[bytes]:
+    lines = [b"\n"] * LONGEST  # with which no chunk begins: some lengths are none's
+    for size, line in enumerate(SIZE_LINES[1:LONGEST], 1):
+        length = len(line) + size + len(END)
+        if length < LONGEST:
+            lines[length] = line
+    return lines
+
+
+READ_LINES = _read_lines()
+"""With what a read begins that is just one chunk, by the length of the read."""
 
 
 def chunks_in(data: bytes) -> list[bytes] | None:

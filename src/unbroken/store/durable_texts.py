@@ -1,0 +1,48 @@
+"""Appending text by text: what an answer under way asks of a durable log, with the log's own bookkeeping only."""
+
+from unbroken.chat.stream import Block, Offset
+from unbroken.store.durable_group import Committer, Owned
+from unbroken.store.held import Run
+from unbroken.store.storage import Append
+
+
+class RunWriter:
+    """`TextWriter` of a durable log, for as long as the stream is owned as it was."""
+
+    __slots__ = ("_after", "_before", "_committer", "_max_pending", "_max_size", "_owned", "_size")
+
+    def __init__(
+        self, owned: Owned, committer: Committer, before: bytes, after: bytes, max_size: int, max_pending: int
+    ) -> None:
+        self._owned = owned
+        self._committer = committer
+        self._before, self._after = before, after
+        self._size = len(before) + len(after)
+        self._max_size = max_size
+        self._max_pending = max_pending
+
+    def add(self, texts: list[bytes]) -> bool:
+        """Adds a block for each text; False if it may not, and then it has added none."""
+        owned, committer = self._owned, self._committer
+        added = (self._size + len(texts[0])) if len(texts) == 1 else self._size * len(texts) + sum(map(len, texts))
+        size = owned.size + added
+        pending_bytes = committer.pending_bytes + added
+        if not owned.is_ours or owned.has_ended or committer.is_closing:
+            return False
+        if size > self._max_size or pending_bytes > self._max_pending:
+            return False
+        owned.size = size
+        pending = owned.pending
+        if pending is None:
+            run = Run(self._before, self._after, texts)
+            owned.pending = Append(owned.stream, owned.epoch, Offset(owned.last + 1), run)
+            committer.add(owned, added)
+        else:
+            blocks = pending.blocks
+            if type(blocks) is Run and blocks.before is self._before:
+                blocks.texts += texts
+            else:
+                pending.add([Block(self._before + text + self._after) for text in texts])
+            committer.pending_bytes = pending_bytes
+        owned.last += len(texts)
+        return True
