@@ -131,7 +131,7 @@ def test_what_was_learned_changes_nothing(script: list[SseEvent], choices: int, 
         try:
             for one in script:
                 if not may_learn:
-                    relay._template = relay.shortcut = relay._pass = None
+                    relay._template = relay.shortcut = relay._envelope.frame = None
                 sent += b"".join(relay.feed(one))
             sent += b"".join(relay.finish())
         except UpstreamFailed as failed:
@@ -140,6 +140,34 @@ def test_what_was_learned_changes_nothing(script: list[SseEvent], choices: int, 
 
     fast, slow = (new_relay(choices, include_usage=include_usage) for _ in range(2))
     assert outcome(fast, may_learn=True) == outcome(slow, may_learn=False)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ("id", "object", "created", "model", "choices"),
+        ("id", "object", "model", "created", "choices"),
+        ("id", "object", "created", "choices", "model"),
+        ("choices", "created", "id", "model", "object"),
+    ],
+)
+def test_chunks_that_are_stamped_anew_keep_the_first_stamp(members: tuple[str, ...]) -> None:
+    relay = new_relay()
+    for at, delta in enumerate([{"role": "assistant", "content": ""}, *({"content": f"w{at}"} for at in range(9))]):
+        choice = {"index": 0, "delta": delta, "logprobs": {"at": at}, "finish_reason": None}
+        sent = {"object": "chat.completion.chunk", "created": 10**at, "choices": [choice]}
+        data = json.dumps({name: {"id": "c", "model": "m", **sent}[name] for name in members}).encode()
+        (block,) = relay.feed(event(data))
+        assert json.loads(block.removeprefix(b"data: ")) == {**sent, "id": STREAM_ID, "model": MODEL, "created": 1}
+
+
+def test_of_a_member_that_is_there_twice_nothing_of_theirs_is_told() -> None:
+    relay = new_relay()
+    relay.feed(event(ROLE))
+    for name in ("id", "model", r"\u0069d"):
+        (block,) = relay.feed(event(chunk({"content": "x"})[:-1] + b',"%b":"theirs"}' % name.encode()))
+        told = json.loads(block.removeprefix(b"data: "))
+        assert (told["id"], told["model"]) == (STREAM_ID, MODEL)
 
 
 @given(SCRIPTS, st.sampled_from([1, 2]), st.booleans())

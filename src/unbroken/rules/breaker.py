@@ -22,6 +22,11 @@ class Breaker:
     opened_at: float | None = None
     probe_at: float | None = None
 
+    @property
+    def is_untroubled(self) -> bool:
+        """Whether a request that ends well changes nothing: the last one did too."""
+        return not self.failures and self.opened_at is None
+
     def circuit(self, now: float) -> Circuit:
         """What is let through at `now`."""
         if self.opened_at is None:
@@ -39,7 +44,7 @@ class Breaker:
 
     def after_success(self) -> "Breaker":
         """An upstream that has answered is well, whenever that request began (FAULTS.md 16)."""
-        if self.opened_at is None and not self.failures:
+        if self.is_untroubled:
             return self
         return replace(self, failures=0, opened_at=None, probe_at=None)
 

@@ -12,6 +12,8 @@ class State(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    __hash__ = object.__hash__  # an enum's own is written in Python; every answer is looked up in the table below
+
     @property
     def is_terminal(self) -> bool:
         """Whether nothing may follow."""
@@ -25,6 +27,8 @@ class Step(Enum):
     FINISH = "finish"
     FAIL = "fail"
     CANCEL = "cancel"
+
+    __hash__ = object.__hash__
 
 
 NEXT = {

@@ -58,7 +58,10 @@ def rate_limits_in(words: RateLimitWords, headers: Sequence[tuple[bytes, bytes]]
 
     `now` is in seconds since 1970; names of headers are in lower case.
     """
-    if not any(name.startswith(_ALL_WORDS) for name, _ in headers):
+    for name, _ in headers:
+        if name.startswith(_ALL_WORDS):
+            break
+    else:
         return ()  # most upstreams have none, and every answer is looked at
     own = tuple(header for header in headers if header[0].startswith(words.value))
     if own:

@@ -38,6 +38,19 @@ class SseReader:
     Only the data and type of an event matter here: `id` and `retry` are read over, comments dropped.
     """
 
+    __slots__ = (
+        "_after_cr",
+        "_begun",
+        "_data",
+        "_data_size",
+        "_limit",
+        "_line",
+        "_line_size",
+        "_too_large",
+        "_type",
+        "is_between",
+    )
+
     def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
         self._limit = limit
         self._line: list[bytes] = []  # pieces of the line that has not ended yet

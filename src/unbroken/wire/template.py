@@ -13,6 +13,8 @@ _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(\s*:\s*)?', re.DOTALL)  # a key, 
 # Pieces after which a template may be learned anew; twice as many each time that one has been of little use.
 LEARN_AFTER, MAX_LEARN_AFTER = 8, 512
 
+_QUOTE = b'"'
+
 read_text = msgspec.json.Decoder(str).decode
 """The text of a JSON string; raises `NOT_TEXT` for what is none."""
 
@@ -20,9 +22,9 @@ NOT_TEXT = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 def says_something(text: bytes) -> bool:
-    """Whether it is a JSON string that is not empty."""
+    """Whether it is a JSON string that is not empty, and nothing around it."""
     try:
-        return bool(read_text(text))
+        return text.startswith(_QUOTE) and text.endswith(_QUOTE) and bool(read_text(text))
     except NOT_TEXT:
         return False
 
@@ -46,14 +48,16 @@ class Template:
     event that says the same but for its text, and becomes the same block but for its text. It need not be parsed.
     """
 
-    __slots__ = ("after", "before", "block_after", "block_before")
+    __slots__ = ("after", "before", "block_after", "block_before", "head", "tail")
 
     def __init__(self, before: bytes, after: bytes, block_before: bytes, block_after: bytes) -> None:
         self.before, self.after = before, after
         self.block_before, self.block_after = block_before, block_after
+        #: What it begins and ends with, the quotes of its text included: JSON allows white space around a string.
+        self.head, self.tail = before + _QUOTE, _QUOTE + after
 
     def fill(self, data: bytes) -> Block | None:
-        if not (data.startswith(self.before) and data.endswith(self.after)):
+        if not (data.startswith(self.head) and data.endswith(self.tail)):
             return None
         text = data[len(self.before) : -len(self.after)]
         if not says_something(text):
@@ -99,12 +103,13 @@ class PaddedTemplate:
         self._block_before, self._block_between, self._block_after = block_fixed
 
     def fill(self, data: bytes) -> Block | None:
-        if not (data.startswith(self._before) and data.endswith(self._after)):
+        if not (data.startswith(self._before + _QUOTE) and data.endswith(_QUOTE + self._after)):
             return None
         start = len(self._before)
-        if (at := data.find(self._between, start)) < 0:
+        between = _QUOTE + self._between + _QUOTE
+        if (at := data.find(between, start)) < 0:
             return None
-        text, padding = data[start:at], data[at + len(self._between) : -len(self._after)]
+        text, padding = data[start : at + 1], data[at + len(between) - 1 : -len(self._after)]
         try:
             if not read_text(text):
                 return None

@@ -18,7 +18,7 @@ from unbroken.wire.openai_chat.envelope import member_spans, replace_members
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.progress import Progress
 from unbroken.wire.sse import SseEvent
-from unbroken.wire.template import Shortcut
+from unbroken.wire.template import Shortcut, says_something
 
 _EMPTY_TEXT = Raw(b'""')
 _END_TURN, _TOOL_USE = Raw(b'"end_turn"'), Raw(b'"tool_use"')
@@ -250,10 +250,7 @@ def _is_text_and_end(data: bytes, start: int) -> bool:
     body = data[start:-1].rstrip(b" ")
     if body[-1:] != b"}":
         return False
-    try:
-        return bool(_read_text(body[:-1]))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+    return says_something(body[:-1])
 
 
 def _malformed(problem: str) -> UpstreamFailed:

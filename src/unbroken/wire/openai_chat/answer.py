@@ -1,6 +1,6 @@
 """A whole answer (no stream) on its way from an upstream to a client of the same dialect."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -25,8 +25,7 @@ _read_text = msgspec.json.Decoder(str | None).decode
 _STOP, _EMPTY_TEXT, _TOOL_CALLS = Raw(b'"stop"'), Raw(b'""'), Raw(b'"tool_calls"')
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The body to send, and what the log wants to know of it."""
 
     body: bytes
@@ -41,8 +40,7 @@ def relay_answer(body: bytes, stream_id: str, model: str, *, created: int, secre
         UpstreamFailed: it is an error, was broken off, or is not an answer of this dialect.
     """
     if (plain := relay_plain_answer(body, stream_id, model)) is not None:
-        relayed, usage, reasons = plain
-        return Answer(relayed, read_usage(usage), reasons)
+        return Answer(*plain)
     try:
         body.decode()
         try:

@@ -43,6 +43,14 @@ class MendedChoice:
 class ChoiceRelay:
     """Keeps the rules for one choice: one role and first, one finish_reason, tool calls told apart."""
 
+    __slots__ = (
+        "_has_role",
+        "_stream_id",
+        "_tools",
+        "finish_reason",
+        "index",
+    )
+
     def __init__(self, index: int, stream_id: str) -> None:
         self.index = index
         self.finish_reason: str | None = None

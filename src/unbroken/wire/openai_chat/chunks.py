@@ -15,7 +15,7 @@ from unbroken.chat.usage import Usage
 from unbroken.wire.openai_chat.choice import ChoiceRelay, Members, MendedChoice
 from unbroken.wire.openai_chat.envelope import NULL, Envelope, Fields
 from unbroken.wire.openai_chat.errors import is_error, read_error_event
-from unbroken.wire.openai_chat.plain import Pass, learn_envelope
+from unbroken.wire.openai_chat.plain import relay_plain_chunk
 from unbroken.wire.openai_chat.surrogates import without_halves
 from unbroken.wire.openai_chat.template import learn_templates
 from unbroken.wire.openai_chat.usage import read_usage
@@ -29,6 +29,9 @@ MAX_CHOICES = 128  # the API's own bound of `n`
 
 _EMPTY = Raw(b"[]")
 
+# Looked up once: in Python 3.11 a member of an enum costs as much as a call.
+_OPEN, _FINISHED, _ENDED = Progress.OPEN, Progress.FINISHED, Progress.ENDED
+
 _read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _read_choices = msgspec.json.Decoder(list[dict[str, Raw]] | None).decode
 _read_index = msgspec.json.Decoder(int | None).decode
@@ -41,6 +44,27 @@ class ChunkRelay:
 
     Chunks with a top-level member `ours` answer a question that only we have asked, and go no further.
     """
+
+    __slots__ = (
+        "_choices",
+        "_envelope",
+        "_expected",
+        "_failure",
+        "_include_usage",
+        "_lessons",
+        "_open",
+        "_ours",
+        "_secret",
+        "_stream_id",
+        "_template",
+        "_usage_chunk",
+        "deltas",
+        "finish_reasons",
+        "ignored",
+        "progress",
+        "shortcut",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -72,7 +96,6 @@ class ChunkRelay:
         self._failure: Failure | None = None
         self._template: Shortcut | None = None  # for the data of an event
         self.shortcut: Shortcut | None = None  # for the same with its line
-        self._pass: Pass | None = None
         self._open: set[int] = set()  # choices to which plain chunks may add
         self._lessons = Lessons()
 
@@ -88,16 +111,12 @@ class ChunkRelay:
             if self._template is not None and (block := self._template.fill(data)) is not None:
                 self.deltas += 1
                 return [block]
-            if self._pass is not None and (block := self._pass(data, self._open)) is not None:
-                self.deltas += 1
-                self._lessons.missed += 1
-                if self._lessons.is_due(self.deltas):
-                    self._template, self.shortcut = learn_templates(data, block)
+            if self._open and (block := self._feed_plain(data)) is not None:
                 return [block]
         if self._failure is not None:
             raise UpstreamFailed(self._failure)
         word = data.strip()
-        if self.progress is Progress.ENDED or not word or type == b"ping":
+        if self.progress is _ENDED or not word or type == b"ping":
             self.ignored += 1
             return []
         try:
@@ -114,24 +133,37 @@ class ChunkRelay:
         """
         if self._failure is not None:
             raise UpstreamFailed(self._failure)
-        if self.progress is Progress.ENDED:
+        if self.progress is _ENDED:
             return []
-        if self.progress is not Progress.FINISHED:
+        if self.progress is not _FINISHED:
             missing = "before the first token" if self.progress is Progress.WAITING else "without finish_reason"
             raise UpstreamFailed(self._fail(Failure(Fault.CUT, f"stream ended {missing} after {self.deltas} chunks")))
-        self.progress = Progress.ENDED
+        self.progress = _ENDED
         return [DONE] if self._usage_chunk is None else [Block(write_data(self._usage_chunk)), DONE]
 
     def _fail(self, failure: Failure) -> Failure:
         # The progress stays what it was: it tells whether another upstream may be asked.
-        self._failure, self._template, self._pass, self.shortcut = failure, None, None, None
+        self._failure, self._template, self.shortcut = failure, None, None
+        self._open.clear()
         return failure
 
     def _done(self) -> list[Block]:
         # A server that knows no `n` gives one choice and says that it is done: then that was all.
         if self.finish_reasons and len(self.finish_reasons) == len(self._choices):
-            self.progress = Progress.FINISHED
+            self.progress = _FINISHED
         return self.finish()
+
+    def _feed_plain(self, data: bytes) -> Block | None:
+        frame = self._envelope.frame
+        if frame is None or (self._ours is not None and self._ours.encode() in data):
+            return None
+        if (block := relay_plain_chunk(data, frame, self._open)) is not None:
+            self.deltas += 1
+            self.progress = _OPEN
+            self._lessons.missed += 1
+            if self._lessons.is_due(self.deltas):
+                self._template, self.shortcut = learn_templates(data, block)
+        return block
 
     def _feed_slowly(self, event: SseEvent) -> list[Block]:
         data = event.data
@@ -144,7 +176,7 @@ class ChunkRelay:
             if not choices:
                 return self._relay_without_choices(data, fields, usage)
             if not self._choices:
-                self._envelope.learn(fields)
+                self._envelope.learn(data, fields)
             mended = [self._choice(choice, at).feed(choice) for at, choice in enumerate(choices)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = f"chunk {self.deltas + 1} of the stream is not valid: {error}"
@@ -154,7 +186,8 @@ class ChunkRelay:
 
     def _read(self, event: SseEvent) -> tuple[dict[str, Raw], list[Members]]:
         data = event.data
-        data.decode()  # strings that nobody looks at are passed on as they are
+        if not data.isascii():
+            data.decode()  # strings that nobody looks at are passed on as they are
         try:
             fields = _read_fields(data)
         except msgspec.DecodeError:
@@ -181,16 +214,19 @@ class ChunkRelay:
         return choice
 
     def _note_progress(self, mended: list[MendedChoice]) -> None:
-        self.finish_reasons = {
-            choice.index: choice.finish_reason for choice in self._choices.values() if choice.finish_reason is not None
-        }
-        self._open = self._choices.keys() - self.finish_reasons.keys()
-        says_something = any(choice.says_something for choice in mended)
+        says_something = False
+        for choice in mended:
+            says_something |= choice.says_something
+            if (reason := self._choices[choice.index].finish_reason) is None:
+                self._open.add(choice.index)
+            else:
+                self.finish_reasons[choice.index] = reason
+                self._open.discard(choice.index)
         self.deltas += says_something
         if len(self.finish_reasons) >= max(self._expected, len(self._choices)):
-            self.progress = Progress.FINISHED
-        elif self.progress is Progress.FINISHED or says_something or self.finish_reasons:
-            self.progress = Progress.OPEN
+            self.progress = _FINISHED
+        elif self.progress is _FINISHED or says_something or self.finish_reasons:
+            self.progress = _OPEN
 
     def _relay_without_choices(self, data: bytes, fields: Fields, usage: Raw | None) -> list[Block]:
         has_choices = fields.get("choices", NULL) != NULL
@@ -203,6 +239,22 @@ class ChunkRelay:
         return []
 
     def _relay_choices(
+        self, data: bytes, fields: Fields, choices: list[Members], mended: list[MendedChoice], usage: Raw | None
+    ) -> list[Block]:
+        if len(mended) == 1 and mended[0].choice is choices[0] and not mended[0].before and usage is None:
+            blocks = [Block(write_data(self._envelope.relay(data, fields)))]
+        else:
+            blocks = self._relay_mended(data, fields, choices, mended, usage)
+        if len(mended) == len(blocks) == 1 and mended[0].is_plain and usage is None:
+            self._lessons.missed += 1
+            if self._lessons.is_due(self.deltas):
+                self._template, self.shortcut = learn_templates(data, blocks[0])
+                self._envelope.learn_frame(data, fields)
+        else:
+            self._template = self.shortcut = None  # what the next chunk means may have changed
+        return blocks
+
+    def _relay_mended(
         self, data: bytes, fields: Fields, choices: list[Members], mended: list[MendedChoice], usage: Raw | None
     ) -> list[Block]:
         chunks = [
@@ -221,12 +273,4 @@ class ChunkRelay:
             chunks.append(self._envelope.relay(data, fields, changes))
         else:
             self.ignored += 1
-        blocks = [Block(write_data(chunk)) for chunk in chunks]
-        if len(mended) == len(blocks) == 1 and mended[0].is_plain and usage is None:
-            self._lessons.missed += 1
-            if self._lessons.is_due(self.deltas):
-                self._template, self.shortcut = learn_templates(data, blocks[0])
-                self._pass = learn_envelope(data, fields, blocks[0])
-        else:
-            self._template = self.shortcut = None  # what the next chunk means may have changed
-        return blocks
+        return [Block(write_data(chunk)) for chunk in chunks]
