@@ -294,6 +294,23 @@ async def test_a_pipelined_body_may_come_later(serve, upstream: ScriptedUpstream
     assert text_of((await line.read_response()).body) == "four"
 
 
+@pytest.mark.parametrize("cut", [0, 1, len(POST) - 20, len(POST) + 20, len(POST) + 60, None])
+async def test_a_request_that_comes_with_one_for_a_stream_may_be_cut_anywhere(
+    serve, upstream: ScriptedUpstream, dial, cut: int | None
+) -> None:
+    gate = Gate()
+    upstream.script(text("one two three") | hold_after(2, gate), text("four"))
+    gateway = await serve(upstream)
+    line = await dial(gateway)
+    requests = [POST + b"content-length: %d\r\n\r\n%b" % (len(body), body) for body in (STREAMED, STREAMED)]
+    line.send(requests[0] + requests[1][:cut])
+    await gate.wait_until_reached()
+    line.send(requests[1][cut:] if cut is not None else b"")
+    gate.open()
+    assert text_of((await line.read_response()).body) == "one two three"
+    assert text_of((await line.read_response()).body) == "four"
+
+
 async def test_there_is_an_end_to_pipelining(serve, upstream: ScriptedUpstream, dial) -> None:
     gateway = await serve(upstream)
     line = await dial(gateway)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
@@ -18,6 +19,7 @@ from unbroken.gateway.models import unknown_model
 from unbroken.gateway.origin import Origin
 from unbroken.gateway.produce import Producer
 from unbroken.gateway.production import Asked, Production
+from unbroken.gateway.records import KEPT_HEADERS
 from unbroken.gateway.whole import WholeProduction
 from unbroken.rules.outcome import api_error
 from unbroken.wire.dialects import Dialect
@@ -51,7 +53,10 @@ async def send_answer(
     echo: Mapping[str, Raw] | None = None,
     is_background: bool = False,
 ) -> None:
-    """Answers a request; `body` is what the client sent of it, `echo` are fields that the answer repeats."""
+    """Has a request answered as the rest of its call.
+
+    `body` is what the client sent of it, `echo` are fields that the answer repeats.
+    """
     started_at = call.connection.loop.time()
     durability = read_durability(call.headers, gateway.settings.store, key_name, is_background=is_background)
     if not gateway.upstreams.table.tiers(request.model):
@@ -59,30 +64,23 @@ async def send_answer(
     stream = StreamId(f"{dialect.id_prefix}{gateway.ids.new()}")
     if call.connection.is_lost:
         raise ClientLeft
-    asked = Asked(request, stream, dialect, int(gateway.means.now()), call.headers, echo or request.fields)
+    # Not all headers: they would be kept as long as the stream is open.
+    headers = {name: call.headers[name] for name in KEPT_HEADERS if name in call.headers}
+    asked = Asked(request, stream, dialect, int(gateway.means.now()), headers, echo or request.fields)
     origin = Origin(call.method, call.path, call.request_id.decode(), key_name, started_at)
     if durability is not None:
-        return await send_durable_answer(gateway, call, asked, durability, fingerprint(call.path, body), origin)
+        call.rest = send_durable_answer(gateway, call, asked, durability, fingerprint(call.path, body), origin)
+        return
     on_whole = gateway.on_whole(asked, key_name)
-    production: Producer | WholeProduction = (
-        Producer(asked, gateway.means, on_whole=on_whole)
-        if request.stream
-        else WholeProduction(asked, gateway.means, on_whole=on_whole)
-    )
+    if request.stream:
+        call.rest = _send_stream(gateway, call, Producer(asked, gateway.means, on_whole=on_whole), origin)
+    else:
+        call.rest = _send_answer(gateway, call, WholeProduction(asked, gateway.means, on_whole=on_whole), origin)
+
+
+async def _send_answer(gateway: "Gateway", call: Call, production: WholeProduction, origin: Origin) -> None:
     gateway.productions.add(production)
-    try:
-        if isinstance(production, Producer):
-            await _send_stream(gateway, call, production, stream)
-        else:
-            await _send_answer(call, production)
-    finally:
-        gateway.productions.discard(production)
-        gateway.book(production, origin, status=call.status)
-        call.is_noted = True
-
-
-async def _send_answer(call: Call, production: WholeProduction) -> None:
-    call.connection.on_lost = lambda: production.stop(LEFT)
+    call.connection.on_lost = partial(production.stop, LEFT)
     try:
         answer = await production.answer()
     except UpstreamFailed as failed:
@@ -90,6 +88,8 @@ async def _send_answer(call: Call, production: WholeProduction) -> None:
     else:
         call.tell_of(production.account.dropped, production.account.limits)
         await call.respond_json(answer.body)
+    finally:
+        _book(gateway, call, production, origin)
 
 
 async def refuse(call: Call, production: Production, failure: Failure) -> None:
@@ -99,9 +99,16 @@ async def refuse(call: Call, production: Production, failure: Failure) -> None:
     await call.respond_error(api_error(failure, production.account.upstream))
 
 
-async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, stream: StreamId) -> None:
+def _book(gateway: "Gateway", call: Call, production: Production, origin: Origin) -> None:
+    gateway.productions.discard(production)
+    gateway.book(production, origin, status=call.status)
+    call.is_noted = True
+
+
+async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, origin: Origin) -> None:
+    gateway.productions.add(producer)
     task = asyncio.create_task(producer.write_stream())
-    call.connection.on_lost = lambda: producer.stop(LEFT)
+    call.connection.on_lost = partial(producer.stop, LEFT)
     gateway.metrics.open_streams += 1
     try:
         keep_alive = gateway.settings.keep_alive
@@ -122,7 +129,7 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
             keep_alive=call.keep_alive,
         )
         try:
-            unfollow = await gateway.log.follow(stream, Offset(0), follower.feed)
+            unfollow = await gateway.log.follow(producer.stream, Offset(0), follower.feed)
             producer.client = follower
             ending = await follower.ended
             unfollow()
@@ -135,7 +142,10 @@ async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, strea
         await task
     finally:
         gateway.metrics.open_streams -= 1
-        if not task.done():
-            producer.stop(LEFT)
-            await task
-        await gateway.log.forget(stream)
+        try:
+            if not task.done():
+                producer.stop(LEFT)
+                await task
+            await gateway.log.forget(producer.stream)
+        finally:
+            _book(gateway, call, producer, origin)

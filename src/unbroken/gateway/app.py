@@ -142,11 +142,18 @@ class Gateway:
         """How many answers are being made here."""
         return len(self.productions) + len(self.durable)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._serve(Call(scope))
+
+    async def _serve(self, call: Call) -> None:
         started_at = self._loop_time()
         try:
-            await self._serve(call)
+            try:
+                await self._handle(call)
+                if call.rest is not None:
+                    await call.rest
+            except (RequestRefused, LogError, ClientLeft) as error:
+                await self._refuse(call, error)
         except asyncio.CancelledError:
             call.abort()  # the server ends at once
         except Exception as error:  # the root of the request's task: nothing of uvicorn's own is ever answered
@@ -224,26 +231,28 @@ class Gateway:
         methods = [*ROUTES[_route_of(path)], "OPTIONS"]
         return ", ".join(["GET", "HEAD", *methods[1:]] if methods[0] == "GET" else methods)
 
-    async def _serve(self, call: Call) -> None:
-        try:
-            self._allow_cross_origin(call)
-            call.check_headers()
-            handler = self._route(call)
-            self._admit(call, handler)
-            await handler(self, call, call.key_name)
-        except RequestRefused as refused:
-            call.refused_for = refused.error.code
-            await call.respond_error(refused.error)
-        except LogError as error:
-            refusal = told(error)
-            if refusal.status >= 500:
-                self.journal.note("store", id=call.request_id.decode(), message=str(error))
-            if call.status:
-                return call.abort()
-            call.refused_for = refusal.code
-            await call.respond_error(refusal)
-        except ClientLeft:
-            call.status = call.connection.refused_with or 499
+    async def _handle(self, call: Call) -> None:
+        self._allow_cross_origin(call)
+        call.check_headers()
+        handler = self._route(call)
+        self._admit(call, handler)
+        await handler(self, call, call.key_name)
+
+    async def _refuse(self, call: Call, error: RequestRefused | LogError | ClientLeft) -> None:
+        match error:
+            case RequestRefused():
+                call.refused_for = error.error.code
+                await call.respond_error(error.error)
+            case LogError():
+                refusal = told(error)
+                if refusal.status >= 500:
+                    self.journal.note("store", id=call.request_id.decode(), message=str(error))
+                if call.status:
+                    return call.abort()
+                call.refused_for = refusal.code
+                await call.respond_error(refusal)
+            case ClientLeft():
+                call.status = call.connection.refused_with or 499
 
     def _route(self, call: Call) -> Handler:
         call.route = _route_of(call.path)

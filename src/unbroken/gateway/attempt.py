@@ -45,6 +45,42 @@ class StreamAttempt:
     asked (law 4); `begun` is done when that piece is there. From then on `on_blocks` gets them as they come.
     """
 
+    __slots__ = (
+        "_connection",
+        "_error",
+        "_fits",
+        "_fitted",
+        "_gaps",
+        "_has_passed",
+        "_held",
+        "_held_bytes",
+        "_is_over",
+        "_is_paused",
+        "_lane",
+        "_lane_after",
+        "_last",
+        "_loop",
+        "_new_lane",
+        "_on_blocks",
+        "_read",
+        "_read_error",
+        "_reader",
+        "_relay",
+        "_secret",
+        "_status",
+        "_tells_progress",
+        "_time",
+        "_timeouts",
+        "_timer",
+        "_waits_for",
+        "begun",
+        "ended",
+        "first_token_at",
+        "headers",
+        "relay",
+        "wants_lane",
+    )
+
     def __init__(
         self,
         relay: Relay,

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 
 from unbroken.chat.error import ApiError, RequestRefused, invalid
 from unbroken.gateway.connection import ClientConnection, headers_of
+from unbroken.gateway.exchange import Exchange
 from unbroken.gateway.ids import request_id
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.anthropic_messages.errors import status_of
@@ -33,7 +34,25 @@ class ClientLeft(Exception):
 class Call:
     """An ASGI request and response, with what every response of ours carries."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    __slots__ = (
+        "_exchange",
+        "_scope",
+        "connection",
+        "dialect",
+        "headers",
+        "is_noted",
+        "key_name",
+        "method",
+        "own_headers",
+        "path",
+        "refused_for",
+        "request_id",
+        "rest",
+        "route",
+        "status",
+    )
+
+    def __init__(self, scope: Scope) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -49,12 +68,13 @@ class Call:
         #: The dialect that the client speaks: its errors and keep-alives are in it.
         self.dialect: Dialect = OPENAI_CHAT
         self.refused_for: str | None = None
+        #: What the handler has left to be done once it is through: a stream may wait for hours, and the handler, with
+        #: all that it has, need not wait with it.
+        self.rest: Awaitable[None] | None = None
         #: Whether the log has its line of this call.
         self.is_noted = False
         self._scope = scope
-        self._cycle = ours["cycle"]
-        self._receive = receive
-        self._send = send
+        self._exchange: Exchange = ours["exchange"]
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -116,7 +136,7 @@ class Call:
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await self._receive()
+            message: Any = await self._exchange.receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft
             body = message["body"]
@@ -129,7 +149,7 @@ class Call:
 
     async def respond(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         """Sends a whole response."""
-        await self.connection.respond(self._cycle, status, [*headers, *self.own_headers], body)
+        await self._exchange.respond(status, [*headers, *self.own_headers], body)
         self.status = status
 
     async def respond_json(self, body: bytes, status: int = 200) -> None:
@@ -155,18 +175,20 @@ class Call:
             (b"x-accel-buffering", b"no"),
             *self.own_headers,
         ]
-        if self._scope["http_version"] == "1.0":
-            # Its clients know no chunks: the end of the body is the end of the connection.
-            self._cycle.chunked_encoding = self.connection.is_chunked = False
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        # Clients of HTTP/1.0 know no chunks: the end of the body is the end of the connection.
+        is_chunked = self.connection.is_chunked = self._scope["http_version"] != "1.0"
+        await self._exchange.begin_stream(headers, is_chunked=is_chunked)
+        self.connection.begin_stream()
+        self.headers = {}
 
     async def end_event_stream(self) -> None:
         """Sends the end of the stream's body."""
-        await self._send({"type": "http.response.body", "body": b""})
+        self.connection.end_stream()
+        await self._exchange.end_stream()
 
     def give_up(self) -> None:
         """There will be no more of the response: uvicorn, which knows one request of a connection, is told."""
-        self._cycle.disconnected = True
+        self._exchange.disconnected = True
 
     def abort(self) -> None:
         """Cuts the connection: what was sent can be no answer, and must not look like one."""

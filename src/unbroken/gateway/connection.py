@@ -9,16 +9,17 @@ land in the middle of a stream nor end it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from unbroken.chat.error import ApiError, RequestRefused
+from unbroken.gateway.exchange import Flow, Headers, Pipeline, exchange_with, write_headers
 from unbroken.gateway.ids import request_id
 from unbroken.settings.tree import ServerSettings
 from unbroken.wire.openai_chat.errors import write_error
@@ -33,8 +34,6 @@ _HOP_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 _HEADERS_TO_HEED = frozenset((b"expect", b"transfer-encoding"))
 _ALLOWED = "GET, HEAD, POST, OPTIONS"
 _REFUSAL_HEADERS = ((b"content-type", b"application/json"), (b"connection", b"close"))
-
-Headers = Iterable[tuple[bytes, bytes]]
 
 Awaited = Literal["", "idle", "head", "body", "farewell"]
 """What a connection waits for within a time; nothing while an answer is given."""
@@ -67,11 +66,23 @@ OnRefused = Callable[[ApiError, bytes], None]
 class ClientConnection(HttpToolsProtocol):
     """One client's connection. Each request's scope has it as `extensions["unbroken"]["connection"]`."""
 
+    # Our own, and all that uvicorn's keeps: in a dict so many are 1.5 KiB.
+    __slots__ = (
+        *("_aside", "_awaited", "_chunk_slack", "_due", "_head_bytes", "_in_body", "_in_head", "_is_refused"),
+        *("_is_too_many", "_refusal_due", "_timer", "_unread", "is_chunked", "is_lost", "on_lost", "on_pause"),
+        *("refused_with", "access_log", "access_logger", "app", "app_state", "asgi_version", "client", "config"),
+        *("connections", "cycle", "expect_100_continue", "flow", "headers", "limit_concurrency", "logger", "loop"),
+        *("parser", "pipeline", "root_path", "scheme", "scope", "server", "server_state", "tasks"),
+        *("timeout_keep_alive", "timeout_keep_alive_task", "transport", "url", "ws_protocol_class"),
+    )
+
+    parser: Any  # None while a stream is sent
     limits: ConnectionLimits  # set on the subclass that `connection_class` makes
     on_refused: OnRefused
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.pipeline = Pipeline()  # type: ignore[assignment]
         self.on_lost: Callable[[], None] | None = None
         self.on_pause: Callable[[bool], None] | None = None
         self.is_lost = False
@@ -92,7 +103,9 @@ class ClientConnection(HttpToolsProtocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = Flow(transport)
         beyond = len(self.connections) - self.limits.connections
         self._is_too_many = beyond > 0
         if beyond > MAX_TURNED_AWAY:
@@ -135,7 +148,10 @@ class ClientConnection(HttpToolsProtocol):
     # httptools
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        """In place of uvicorn's: the scope is made when all of the head is here."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -156,9 +172,12 @@ class ClientConnection(HttpToolsProtocol):
             return  # feed_data raises HttpParserUpgrade next
         self._in_head, self._in_body, self._head_bytes = False, True, 0
         self._chunk_slack, self._unread = self.limits.header_bytes, MAX_UNREAD
-        super().on_headers_complete()
-        self.scope["extensions"] = {"unbroken": {"connection": self, "cycle": self.cycle}}
-        if self.pipeline:
+        former = self.cycle
+        self.cycle = exchange = exchange_with(self)
+        if former is None or former.response_complete:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            self.pipeline.appendleft((exchange, self.app))
             self.flow.resume_reading()  # else nobody would hear that the client has left
 
     def on_body(self, body: bytes) -> None:
@@ -192,30 +211,22 @@ class ClientConnection(HttpToolsProtocol):
 
     # answering
 
-    async def respond(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
-        """Sends a whole response to the request of `cycle`: in one write, where uvicorn's way takes two system calls.
+    def begin_stream(self) -> None:
+        """A stream begins: as long as it lasts nothing is parsed and nothing is due; what is for that is 1.5 KiB."""
+        if self._timer is not None and not self._awaited:
+            self._timer.cancel()
+            self._timer = None
+        if not (self._in_head or self._in_body or self.pipeline):
+            self.parser = None  # it has read one request, and nothing of another
 
-        Raises:
-            ValueError: a header's value holds a line end.
-        """
-        if self.flow.write_paused:
-            await self.flow.drain()
-        if cycle.disconnected:
-            return
-        sent = [*cycle.default_headers, *headers]
-        if status != 204:
-            sent.append((b"content-length", b"%d" % len(body)))
-        if not cycle.keep_alive:
-            sent.append((b"connection", b"close"))
-        head = _write_headers(sent)
-        if cycle.scope["method"] == "HEAD":
-            body = b""
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
+    def end_stream(self) -> None:
+        """A stream ends: requests are read again."""
+        if self.parser is None and not self.is_lost:
+            self._renew_parser()
+
+    def _renew_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
     def refuse(self, error: ApiError, headers: Headers | None = None, body: bytes = b"") -> None:
         """Answers with an error in place of any handler, and closes once the client has read it.
@@ -239,7 +250,7 @@ class ClientConnection(HttpToolsProtocol):
             headers = [(b"x-request-id", own_id)]
             self.on_refused(error, own_id)
         body = body or write_error(error)
-        head = _write_headers([*_REFUSAL_HEADERS, (b"content-length", b"%d" % len(body)), *headers, *headers_of(error)])
+        head = write_headers([*_REFUSAL_HEADERS, (b"content-length", b"%d" % len(body)), *headers, *headers_of(error)])
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[error.status], head, body))
         self.refused_with = error.status
         if is_asked:
@@ -329,8 +340,7 @@ class ClientConnection(HttpToolsProtocol):
         said = b"".join(value for name, value in self.headers if name == b"connection").lower()
         head = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         head += b"".join(b"%b: %b\r\n" % (n, v) for n, v in self.headers if n not in _HOP_HEADERS)
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._renew_parser()
         return head + (b"connection: close\r\n\r\n" if b"close" in said else b"\r\n")
 
     def _wait_for(self, what: Awaited) -> None:
@@ -379,15 +389,6 @@ def connection_class(limits: ConnectionLimits, on_refused: OnRefused) -> type[Cl
 def headers_of(error: ApiError) -> list[tuple[bytes, bytes]]:
     """The headers that an error brings, as they are sent."""
     return [(name.encode(), value.encode("latin-1")) for name, value in error.headers.items()]
-
-
-def _write_headers(headers: Headers) -> bytes:
-    """The lines of `headers`; raises ValueError where a value would be more than one."""
-    lines = [b"%b: %b\r\n" % pair for pair in headers]
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-        raise ValueError("a header's value holds a line end")
-    return head
 
 
 def _refusal(error: httptools.HttpParserError) -> ApiError:

@@ -27,6 +27,23 @@ class StreamFollower:
     `feed` is what the log calls. It is one synchronous step: no task is woken for a block.
     """
 
+    __slots__ = (
+        "_comment_every",
+        "_commented",
+        "_first_comment",
+        "_is_paused",
+        "_keep_alive",
+        "_loop",
+        "_on_pause",
+        "_time",
+        "_timer",
+        "_wrote_at",
+        "ended",
+        "is_chunked",
+        "lane",
+        "write",
+    )
+
     def __init__(
         self,
         connection: ClientConnection,
@@ -39,7 +56,6 @@ class StreamFollower:
     ) -> None:
         """`is_late` says that the client has waited for the first comment already."""
         self._loop = asyncio.get_running_loop()
-        self._transport = connection.transport
         #: Writes to the client's transport.
         self.write: Callable[[bytes], None] = connection.transport.write
         self.is_chunked = connection.is_chunked

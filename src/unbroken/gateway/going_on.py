@@ -49,6 +49,8 @@ Candidate = tuple[Target, Upstream]
 class GoingOn(Production):
     """A production of a stream that can be continued."""
 
+    __slots__ = ("said",)
+
     def __init__(self, asked: Asked, means: Means, *, on_whole: OnWhole | None = None) -> None:
         super().__init__(asked, means, on_whole=on_whole)
         #: What the client may have seen; of a plain stream its blocks are in the log until they are wanted.

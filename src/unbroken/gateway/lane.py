@@ -20,22 +20,24 @@ from unbroken.upstream.http import Connection
 from unbroken.wire.template import NOT_TEXT, Template, read_text, says_something
 
 MAX_TEXTS = 256  # in one lane: at its end the log looks at its bounds
-MAX_BYTES = MAX_TEXTS * 2 * LONGEST  # of its blocks
+MAX_BYTES = MAX_TEXTS * 3 * LONGEST  # of its blocks: a text in a chunk of twice that, and what stands around it
 
 
 class Lane(asyncio.Protocol):
     """In place of an upstream connection's own protocol for as long as only pieces of text come."""
 
     __slots__ = (
-        "_after",
         "_append",
-        "_before",
         "_connection",
+        "_end",
         "_gaps",
+        "_head",
         "_on_left",
         "_own_after",
         "_own_before",
         "_own_size",
+        "_start",
+        "_tail",
         "_time",
         "_times",
         "_write",
@@ -56,7 +58,8 @@ class Lane(asyncio.Protocol):
         A plain stream's blocks are given to `write`, each as a chunk for its only client. The texts of a durable one
         are given to `append`, which tells whether the log has taken them, and go to clients when they are committed.
         """
-        self._before, self._after = template.before, template.after + b"\r\n"
+        self._head, self._tail = template.head, template.tail + b"\r\n"
+        self._start, self._end = len(template.before), -len(template.after) - 2
         self._own_before, self._own_after = template.block_before, template.block_after + b"\r\n"
         self._own_size = len(template.block_before) + len(template.block_after)
         #: The text of each block, as JSON: of a plain stream from before `write` has it.
@@ -100,8 +103,8 @@ class Lane(asyncio.Protocol):
         if length < LONGEST:
             line = READ_LINES[length]
             start = len(line)
-            if data.startswith(line) and data.startswith(self._before, start) and data.endswith(self._after):
-                text = data[start + len(self._before) : -len(self._after)]
+            if data.startswith(line) and data.startswith(self._head, start) and data.endswith(self._tail):
+                text = data[start + self._start : self._end]
                 texts = self.texts
                 try:
                     says_something = len(texts) < MAX_TEXTS and read_text(text)
@@ -133,11 +136,11 @@ class Lane(asyncio.Protocol):
         """Whether the read was several chunks that only add text: a gateway that is busy gets more at once."""
         if (chunks := chunks_in(data)) is None:
             return False
-        before, after = self._before, self._after.removesuffix(b"\r\n")
+        head, tail = self._head, self._tail.removesuffix(b"\r\n")
         texts = []
         for chunk in chunks:
-            text = chunk[len(before) : -len(after)]
-            if not (chunk.startswith(before) and chunk.endswith(after) and says_something(text)):
+            text = chunk[self._start : self._end + 2]
+            if not (chunk.startswith(head) and chunk.endswith(tail) and says_something(text)):
                 return False
             texts.append(text)
         if len(self.texts) + len(texts) > MAX_TEXTS or not (self._append is None or self._append(texts.copy())):

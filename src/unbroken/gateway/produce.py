@@ -1,8 +1,9 @@
 """The producer: has an upstream begin to answer, and writes the stream's log. It is its only writer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
 from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
@@ -24,9 +25,26 @@ from unbroken.store.held import Run
 from unbroken.store.log import DurableLog, LogError, OffsetUnknown, StreamLog, StreamTooLong
 from unbroken.wire.template import Template
 
+Going = tuple[StreamAttempt, Upstream]
+"""An attempt whose answer has begun, and at which upstream."""
+
 
 class Producer(GoingOn):
     """Produces one answer as a stream."""
+
+    __slots__ = (
+        "_durable_log",
+        "_fail",
+        "_has_content",
+        "_is_account_due",
+        "_log",
+        "_take_note",
+        "begun",
+        "client",
+        "epoch",
+        "is_durable",
+        "is_lost",
+    )
 
     def __init__(
         self,
@@ -55,11 +73,9 @@ class Producer(GoingOn):
         #: True when the first piece of the answer is in the log, False when it is clear that none will be.
         self.begun: asyncio.Future[bool] = self._loop.create_future()
 
-    async def write_stream(self) -> None:
+    def write_stream(self) -> Coroutine[Any, Any, None]:
         """Writes the log of the stream to its end; a failure becomes its terminal block."""
-        if not self.is_durable:
-            self.epoch = await self._log.create(self.stream, keep=False)
-        await self._write(self._begin_answer)
+        return self._write(self._begin_answer)
 
     async def go_on(self, blocks: Sequence[Block], note: bytes) -> None:
         """Writes the rest of a stream that another producer has begun: `blocks` and `note` are what it left."""
@@ -128,12 +144,14 @@ class Producer(GoingOn):
         self.is_lost = True
         self.stop(Failure(Fault.STORE_UNAVAILABLE, str(error)))
 
-    async def _write(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _write(self, begin: Callable[[], Awaitable[Going | None]]) -> None:
         limit = self._begin()
         try:
             if self.stopped is not None:  # before its first step
                 raise UpstreamFailed(self.stopped)
-            await work()
+            going = await begin()  # its steps are over then: what waits for hours is only what follows
+            while going is not None:
+                going = await self._see_through(*going)
         except UpstreamFailed as failed:
             self._end_with(failed.failure)
         except asyncio.CancelledError:
@@ -148,14 +166,13 @@ class Producer(GoingOn):
             if not self.begun.done():
                 self.begun.set_result(False)
 
-    async def _begin_answer(self) -> None:
-        attempt, upstream = await self._first_to(self._ask_for_stream)
-        await self._see_to_the_end(attempt, upstream)
+    async def _begin_answer(self) -> Going:
+        if not self.is_durable:
+            self.epoch = await self._log.create(self.stream, keep=False)
+        return await self._first_to(self._ask_for_stream)
 
-    async def _continue_for_another(self) -> None:
-        died = Failure(Fault.CUT, "the process that wrote the answer has died")
-        if (going := await self._first_to_continue(died)) is not None:
-            await self._see_to_the_end(*going)
+    async def _continue_for_another(self) -> Going | None:
+        return await self._first_to_continue(Failure(Fault.CUT, "the process that wrote the answer has died"))
 
     async def _ask_for_stream(self, target: Target, upstream: Upstream) -> StreamAttempt:
         return await self._open(target, upstream, self._question(self._request, target, upstream))
@@ -172,33 +189,24 @@ class Producer(GoingOn):
             self._fail, self._take_note = former  # what this attempt held back was never said
             raise
 
-    async def _see_to_the_end(self, attempt: StreamAttempt, upstream: Upstream) -> None:
-        """Waits for the end of an answer that has begun; as often as its upstream fails it is continued."""
-        while True:
-            try:
-                return await self._see_through(attempt, upstream)
-            except UpstreamFailed as failed:
-                if self.stopped is not None:
-                    raise
-                going = await self._first_to_continue(failed.failure)
-                if going is None:
-                    return
-                attempt, upstream = going
-
-    async def _see_through(self, attempt: StreamAttempt, upstream: Upstream) -> None:
-        """Waits for the end of an attempt that has begun, and books it."""
+    async def _see_through(self, attempt: StreamAttempt, upstream: Upstream) -> Going | None:
+        """Waits for the end of an attempt that has begun, and books it; gives what goes on with it if it failed."""
         failure: Failure | None = None
         try:
             await attempt.ended
         except UpstreamFailed as failed:
             failure = upstream.without_secrets(failed.failure)
-            raise UpstreamFailed(failure) from None
         finally:
             self._attempt = None
             relay = attempt.relay
             self.account.first_token_at = self.account.first_token_at or attempt.first_token_at
             self.account.usage = relay.usage or Usage(output=relay.deltas, estimated=True)
             self._means.upstreams.ended(upstream, failure, self._loop.time())
+        if failure is None:
+            return None
+        if self.stopped is not None:
+            raise UpstreamFailed(failure)
+        return await self._first_to_continue(failure)
 
     async def _recall(self) -> None:
         if not self.is_durable:

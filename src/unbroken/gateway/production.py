@@ -26,6 +26,8 @@ from unbroken.wire.dialects import Answering, Dialect
 
 T = TypeVar("T")
 
+_GIVEN_UP = Failure(Fault.CLIENT_LEFT, "given up")  # what an attempt that was cancelled has come to
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -63,6 +65,24 @@ OnWhole = Callable[[bytes], None]
 class Production:
     """The making of one answer."""
 
+    __slots__ = (
+        "_attempt",
+        "_dialect",
+        "_is_paused",
+        "_loop",
+        "_means",
+        "_on_whole",
+        "_request",
+        "_task",
+        "account",
+        "asked",
+        "attempts_before",
+        "heard_at",
+        "state",
+        "stopped",
+        "stream",
+    )
+
     def __init__(self, asked: Asked, means: Means, *, on_whole: OnWhole | None = None) -> None:
         """`on_whole` is called before anything that comes next from any client is heard."""
         self._loop = asyncio.get_running_loop()
@@ -94,10 +114,11 @@ class Production:
 
     def _begin(self) -> asyncio.TimerHandle:
         """Makes this task the producer's; gives the timer of the total limit."""
-        self._task = asyncio.current_task()
-        total = self._means.timeouts.total
-        late = Failure(Fault.TOTAL_TIMEOUT, f"the answer was not complete within {total:g} s")
-        return self._loop.call_later(total, self.stop, late)
+        self._task = asyncio.current_task(self._loop)
+        return self._loop.call_later(self._means.timeouts.total, self._stop_late, self._means.timeouts.total)
+
+    def _stop_late(self, limit: float) -> None:
+        self.stop(Failure(Fault.TOTAL_TIMEOUT, f"the answer was not complete within {limit:g} s"))
 
     async def _first_to(self, ask: Callable[[Target, Upstream], Awaitable[T]]) -> tuple[T, Upstream]:
         """What the first upstream gives that does not fail, and which; order and patience as the rules say."""
@@ -118,7 +139,7 @@ class Production:
             self.account.upstream, self.account.model = target.upstream, target.public
             self.heard_at = self._loop.time()
             upstreams.began(upstream, self.heard_at)
-            failure: Failure | None = Failure(Fault.CLIENT_LEFT, "given up")
+            failure: Failure | None = _GIVEN_UP
             try:
                 given = await ask(target, upstream)
                 failure = None
@@ -207,6 +228,7 @@ class Production:
             attempt.sent(connection)
             await attempt.begun
             self.account.limits = rate_limits(attempt.headers, self._dialect, now=self._means.now())
+            attempt.headers = ()
         except BaseException:
             attempt.abandon()
             self._attempt = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 from msgspec import Raw
@@ -153,7 +154,11 @@ def failing(speaker: object, client: Dialect) -> Callable[[ApiError], list[Block
     fail: Callable[[ApiError], list[Block]] | None = getattr(speaker, "fail", None)
     if fail is not None:
         return fail
-    return lambda error: [client.write_error_event(error)]
+    return partial(_error_alone, client)
+
+
+def _error_alone(client: Dialect, error: ApiError) -> list[Block]:
+    return [client.write_error_event(error)]
 
 
 def _translated(request: ChatRequest, client: Dialect, upstream: Dialect, model: str) -> tuple[bytes, tuple[str, ...]]:

@@ -262,11 +262,14 @@ class Upstreams:
     def began(self, upstream: Upstream, now: float) -> None:
         """A request goes to the upstream."""
         upstream.open_requests += 1
-        upstream.breaker = upstream.breaker.after_start(now)
+        if not upstream.breaker.is_untroubled:
+            upstream.breaker = upstream.breaker.after_start(now)
 
     def ended(self, upstream: Upstream, failure: Failure | None, now: float) -> None:
         """The request has ended, well or with `failure`."""
         upstream.open_requests -= 1
+        if failure is None and upstream.breaker.is_untroubled:
+            return
         before = upstream.breaker.circuit(now)
         if failure is None or (failure.fault in NOT_ITS_FAULT and failure.status):
             upstream.breaker = upstream.breaker.after_success()

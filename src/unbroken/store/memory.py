@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
@@ -165,8 +166,7 @@ class MemoryStreamLog:
                     self._catch_up(found)
             finally:
                 found.is_delivering = False
-            if not found.keep and (size > self._spare_bytes or self._held_bytes > self._spare_bytes_in_all):
-                self._held_bytes -= _drop_what_was_had(found)
+            self._drop_what_is_too_much(found)
             if self._errors:
                 self._tell_errors()
 
@@ -199,7 +199,7 @@ class MemoryStreamLog:
         following = _Following(follower, found.last)
         if found.is_delivering:  # called by a follower: the delivery that is under way goes on with this one too
             self._begin(stream, found, following, after)
-            return lambda: _unfollow(found, following)
+            return partial(_unfollow, found, following)
         found.is_delivering = True
         try:
             self._begin(stream, found, following, after)
@@ -211,7 +211,7 @@ class MemoryStreamLog:
             if not found.keep and found.size > self._spare_bytes:
                 self._held_bytes -= _drop_what_was_had(found)
             self._tell_errors()
-        return lambda: _unfollow(found, following)
+        return partial(_unfollow, found, following)
 
     async def forget(self, stream: StreamId) -> None:
         self.drop(stream)
@@ -259,6 +259,7 @@ class MemoryStreamLog:
             found.had = found.last
             for following in found.followings:
                 following.at = found.last
+            self._drop_what_is_too_much(found)
 
     @staticmethod
     def _check(stream: StreamId, found: _Stream, after: int) -> None:
@@ -275,6 +276,10 @@ class MemoryStreamLog:
         found.had = max(found.had, following.at)
         if self._streams.get(stream) is found:  # not forgotten by that call
             found.followings = (*found.followings, following)
+
+    def _drop_what_is_too_much(self, found: _Stream) -> None:
+        if not found.keep and (found.size > self._spare_bytes or self._held_bytes > self._spare_bytes_in_all):
+            self._held_bytes -= _drop_what_was_had(found)
 
     def _catch_up(self, found: _Stream) -> None:
         """Delivers what followers have appended while they were called."""

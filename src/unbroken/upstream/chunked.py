@@ -10,7 +10,8 @@ SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2 * LONGEST))
 
 
 def _read_lines() -> list[bytes]:
-    lines = [b"\n"] * LONGEST  # with which no chunk begins: some lengths are none's
+    no_line = bytes(LONGEST)  # longer than any of them: some lengths are no chunk's
+    lines = [no_line] * LONGEST
     for size, line in enumerate(SIZE_LINES[1:LONGEST], 1):
         length = len(line) + size + len(END)
         if length < LONGEST:

@@ -39,6 +39,25 @@ class Address:
 class Connection(asyncio.Protocol):
     """One connection to an upstream, carrying one request at a time."""
 
+    __slots__ = (
+        "_early",
+        "_has_head",
+        "_head_bytes",
+        "_headers",
+        "_is_complete",
+        "_is_framed",
+        "_keeps_alive",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_pool",
+        "_sink",
+        "_transport",
+        "idle_since",
+        "is_closed",
+        "is_reused",
+    )
+
     def __init__(self, pool: "HttpClient") -> None:
         self._pool = pool
         self._sink: ResponseSink | None = None
@@ -155,6 +174,8 @@ class Connection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_head:
+            return  # a trailer
         name = name.lower()
         self._headers.append((name, value))
         self._is_framed |= name in (b"content-length", b"transfer-encoding")
@@ -167,6 +188,7 @@ class Connection(asyncio.Protocol):
         self._keeps_alive = self._parser.should_keep_alive()
         if self._sink is not None:
             self._sink.head(status, self._headers)
+        self._headers = []  # a response may take hours
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
