@@ -346,6 +346,7 @@ CHAT_SHAPES: list[Callable[[bytes, bytes], bytes]] = [
     lambda text, other: chat(chunk(b'"content":%b' % text)).replace(b"\n", b"\r\n"),
     lambda text, other: chat(chunk(b'"content":%b' % text)).replace(b"data: ", b"data:"),
     lambda text, other: chat(chunk(b'"content":%b' % text)).replace(b'"created"', b'\ndata: "created"'),
+    lambda text, other: chat(chunk(b'"content":%b' % text).replace(b'"created"', b'\n"created"')),
     lambda text, other: chat(chunk(b'"content":\ndata: %b' % text)),
     lambda text, other: b"event: message\n" + chat(chunk(b'"content":%b' % text)),
     lambda text, other: b"event: ping\n" + chat(chunk(b'"content":%b' % text)),
@@ -378,6 +379,8 @@ MESSAGE_SHAPES: list[Callable[[bytes, bytes], bytes]] = [
     lambda text, other: messages(text_delta(text)).replace(b"data: ", b"data:"),
     lambda text, other: messages(text_delta(text)).removesuffix(b"\n\n") + b"\r\n",
     lambda text, other: messages(text_delta(text)).removesuffix(b"\n"),
+    lambda text, other: messages(text_delta(text).replace(b'"index"', b'\ndata: "index"')),
+    lambda text, other: messages(text_delta(text).replace(b'"index"', b'\n"index"')),
     lambda text, other: messages(text_delta(b"\ndata: " + text)),
     lambda text, other: messages(text_delta(text + b"\ndata: ")),
 ]

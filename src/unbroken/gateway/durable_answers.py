@@ -48,6 +48,9 @@ async def send_durable_answer(
     if is_streamed:
         await send_stream(gateway, call, record.id, Offset(0), wants_ids=wished.wants_ids, producer=producer)
     elif wished.is_background and isinstance(opened, StreamStatus):
+        kept = await gateway.responses.get(record.id, origin.key_name)
+        if kept is not None:  # it is whole, and told as such by now, though its end may still be on its way to the log
+            return await call.respond_json(kept.body)
         entries = await gateway.durable.log.read(record.id, Offset(0))
         await call.respond_json(response_now(opened, read_account(opened), [entry.block for entry in entries]))
     elif wished.is_background:

@@ -11,14 +11,20 @@ MAX_REMEMBERED_BYTES = 1 << 20  # some three thousand tokens; a longer answer wh
 class Remembered:
     """The blocks of one answer so far, and the notes that went with them; nothing once they are too many."""
 
-    __slots__ = ("_held", "_run", "_size", "is_too_long", "note")
+    __slots__ = ("_has_forgotten", "_held", "_run", "_size", "note")
 
     def __init__(self) -> None:
         self._held = HeldBlocks()
         self._run: Run | None = None  # whose size is not counted yet
         self.note = b""
-        self.is_too_long = False
+        self._has_forgotten = False
         self._size = 0
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether there are too many to go on from, so that none are remembered."""
+        self._count_run()
+        return self._has_forgotten
 
     @property
     def blocks(self) -> list[Block]:
@@ -29,7 +35,7 @@ class Remembered:
     def begin_run(self, run: Run) -> None:
         """Adds a run, and what comes into it until something else is done here."""
         self._count_run()
-        if not self.is_too_long:
+        if not self._has_forgotten:
             self._held.add_run(run)
             self._run = run
 
@@ -58,4 +64,4 @@ class Remembered:
     def forget(self) -> None:
         """Gives up: there are too many to go on from."""
         self._held.keep(0)
-        self._run, self.note, self.is_too_long = None, b"", True
+        self._run, self.note, self._has_forgotten = None, b"", True
