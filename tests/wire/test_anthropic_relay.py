@@ -102,6 +102,46 @@ def test_spaces_behind_the_text_change_nothing() -> None:
             other.feed(SseEvent(b"content_block_delta", head + wrong))
 
 
+def test_the_shortcut_passes_on_what_the_events_would_say() -> None:
+    """Spaces, which hide how long a text is, stand between the ends of the two objects."""
+    head = b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":'
+    line = b"event: content_block_delta\ndata: %b\n\n"
+    fits = [b'"a"}}', b'"a"}     }', b'"\\u00e9\\n"} }', b'"\\ud83d\\ude00"}}', '"é🙂"}}'.encode()]
+    says = [b' "a"}}', b'"a" }}', b'"\\ud83d"}}', b'"a"}}  ', b'"a"},"x":1}', b'""}}']
+    wrong = [b'"a"\n}}', b'"a"}\n}', b'\n"a"}}', b'"a"}', b'"a"}}}', b'"a', b"1}}", b'"\xff"}}']
+    for tail in (*fits, *says, *wrong):
+        relay, other = MessageRelay(STREAM_ID, MODEL), MessageRelay(STREAM_ID, MODEL)
+        first = [START, TEXT, SseEvent(b"content_block_delta", head + b'"first"}}')]
+        for event in first:
+            assert relay.feed(event) == other.feed(event)
+        read = line % (head + tail)
+        block = relay.shortcut.fill(read) if relay.shortcut is not None else None
+        if block is not None:
+            assert tail not in wrong
+            assert [block] == [block for event in SseReader().feed(read) for block in other.feed(event)]
+        else:
+            assert tail not in fits
+
+
+def test_there_is_no_shortcut_but_for_the_text_that_is_open() -> None:
+    relay = MessageRelay(STREAM_ID, MODEL)
+    seen = []
+    events = [START, TEXT, delta(0, "text_delta", text="a"), event("ping"), delta(0, "text_delta", text="b")]
+    events += [event("content_block_stop", index=0), block(1, "text", text=""), delta(1, "text_delta", text="c")]
+    events += [block(2, "text", text=""), delta(2, "text_delta", text="d"), delta(1, "text_delta", text="e")]
+    for one in events:
+        relay.feed(one)
+        seen.append(relay.shortcut is not None)
+    assert seen == [False, False, True, False, True, False, False, True, False, False, False]
+    assert relay.shortcut is None
+    relay.feed(event("content_block_stop", index=1))
+    relay.feed(delta(2, "text_delta", text="f"))
+    assert relay.shortcut is not None
+    for one in (0, 1):
+        line = b"event: content_block_delta\ndata: %b\n\n" % delta(one, "text_delta", text="x").data
+        assert relay.shortcut.fill(line) is None
+
+
 anything = st.one_of(
     st.sampled_from(
         [START, TEXT, THINKING, END, STOP, event("ping"), event("ping", index=None), block(1, "tool_use", name="f")]

@@ -440,6 +440,8 @@ SAME, ANY_PAIR = RIGHT.map(lambda text: (text, text)), st.tuples(RIGHT, RIGHT)
 def answers(draw: st.DrawFn, upstream: Upstream) -> list[bytes]:
     """What is read of an answer: runs of events of one shape, odd ones between them, some of them together."""
     reads = list(upstream.begin)
+    if draw(st.sampled_from([True, True, False])):
+        reads += [upstream.shapes[0](text, text) for text in draw(st.lists(RIGHT, min_size=4, max_size=6))]
     for _ in range(draw(st.integers(1, 4))):
         shape = draw(st.just(upstream.shapes[0]) | st.sampled_from(upstream.shapes))
         texts = draw(st.lists(SAME | ANY_PAIR, min_size=1, max_size=6))

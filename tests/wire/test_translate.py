@@ -1,7 +1,7 @@
 """The relay between two dialects: what comes through, how it ends, and how it fails."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from unbroken.chat.events import Event, Failed, Finished, RefusalDelta, TextDelt
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.finish import FinishReason
 from unbroken.chat.stream import Block
+from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.dialects import Answering
 from unbroken.wire.openai_chat.dialect import OPENAI_CHAT
 from unbroken.wire.openai_chat.errors import write_error_event
@@ -241,6 +242,66 @@ def test_any_split_gives_the_same_bytes(pieces: list[Event | str], cuts: list[in
         at += cut
     events += reader.feed(upstream[at:])
     assert relayed(new_relay(), events) == (whole, None)
+
+
+# What was learned.
+
+
+def chat_event(delta: str, more: str = "", *, index: int = 0) -> SseEvent:
+    choice = f'{{"index":{index},"delta":{{{delta}}},"finish_reason":null}}'
+    return SseEvent(b"", f'{{"id":"c","model":"m","choices":[{choice}]{more}}}'.encode())
+
+
+def to_messages(relay: TranslatingRelay, events: Sequence[SseEvent]) -> list[tuple[object, str]]:
+    """The texts that a client of Messages gets, and the places of their blocks; by the shortcut where there is one."""
+    blocks: list[Block] = []
+    for event in events:
+        line = b"data: %b\n\n" % event.data
+        if relay.shortcut is not None and (block := relay.shortcut.fill(line)) is not None:
+            blocks.append(block)
+        else:
+            blocks += relay.feed(event)
+    said = [json.loads(event.data) for event in SseReader().feed(b"".join(blocks))]
+    return [(one["index"], one["delta"]["text"]) for one in said if "text" in one.get("delta", ())]
+
+
+def messages_of_chat() -> TranslatingRelay:
+    return relay_between(OPENAI_CHAT, ANTHROPIC_MESSAGES, CLIENT, secret="")
+
+
+def test_texts_behind_other_words_go_to_a_block_of_their_own() -> None:
+    texts = [chat_event(f'"content":"{number}"') for number in range(40)]
+    thought = chat_event('"reasoning_content":"hm"')
+    relay = messages_of_chat()
+    said = to_messages(relay, [*texts[:20], thought, *texts[20:]])
+    assert said == [(0 if number < 20 else 2, f"{number}") for number in range(40)]
+    assert relay.shortcut is not None, "learned anew"
+
+
+def test_texts_of_a_choice_that_nobody_asked_for_are_nobodys() -> None:
+    texts = [chat_event(f'"content":"{number}"', index=number % 2) for number in range(12)]
+    texts += [chat_event('"content":"no"', index=1) for _ in range(12)]
+    assert to_messages(messages_of_chat(), texts) == [(0, f"{number}") for number in range(0, 12, 2)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda text, other: chat_event(f'"content":[{{"type":"text","text":{text}}}]', f',"x":{{"content":{other}}}'),
+        lambda text, other: chat_event(f'"content":{other},"c\\u006fntent":{text}'),
+        lambda text, other: chat_event(f'"content":{other},"content":{text}'),
+        lambda text, other: chat_event(f'"content":{text}', f',"x":{{"content":{other}}}'),
+        lambda text, other: chat_event(f'"content":{text}', f',"x":{{"text":{other}}}'),
+    ],
+    ids=["in a list", "with a name that is escaped", "twice", "elsewhere", "with another name"],
+)
+@pytest.mark.parametrize("other", ["right", "another"])
+def test_a_member_of_the_same_name_is_not_taken_for_the_text(
+    written: Callable[[str, str], SseEvent], other: str
+) -> None:
+    events = [written('"right"', f'"{other}"') for _ in range(4)]
+    events += [written('"right"', '"wrong"') for _ in range(4)]
+    assert to_messages(messages_of_chat(), events) == [(0, "right")] * 8
 
 
 # What real servers send.

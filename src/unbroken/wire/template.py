@@ -125,9 +125,9 @@ class PaddedTemplate:
 
 
 def template_of(event: bytes, names: Collection[bytes], around: tuple[bytes, bytes]) -> Template | None:
-    """The template of events like this one, whose blocks have `around` around the text.
+    """The template of events like this one, whose blocks have `around` around their text.
 
-    None if there is not just one text in it; `names` are those of the members that may hold it.
+    None if there is not just one string in it that is a member with one of the `names`.
     """
     holes = strings_named(event, names)
     if len(holes) != 1:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from unbroken.chat.error import invalid
 from unbroken.chat.events import (
     Cited,
@@ -63,6 +65,8 @@ _PIECES = (
     ToolCallStarted,
     ToolCallDelta,
 )
+_write_text = msgspec.json.Encoder().encode
+
 _PLAIN = frozenset({TextDelta, ReasoningDelta, ToolCallDelta})
 _OPEN, _ENDED = Progress.OPEN, Progress.ENDED
 
@@ -147,8 +151,17 @@ class TranslatingRelay:
         elif (around := self._around_text(said.choice)) is not None and b"\n" not in event.data:
             self._lessons.missed += 1
             if self._lessons.is_due(self.deltas):
-                line = b"event: %b\ndata: %b\n\n" % event if event.type else b"data: %b\n\n" % event.data
-                self.shortcut = template_of(line, self._reader.text_names, around)
+                self.shortcut = self._learned(said, event, around)
+
+    def _learned(self, said: TextDelta, event: SseEvent, around: tuple[bytes, bytes]) -> Shortcut | None:
+        template = template_of(event.data, self._reader.text_names, around)
+        if template is None:
+            return None
+        # The proof that the text stands there: another one in its place is what is read.
+        other = TextDelta(said.text + "?", said.choice)
+        if self._read(SseEvent(event.type, template.before + _write_text(other.text) + template.after)) != [other]:
+            return None
+        return template.within(b"event: %b\ndata: " % event.type if event.type else b"data: ", b"\n\n")
 
     def _feed_slowly(self, said: list[Event]) -> list[Block]:
         blocks: list[Block] = []
