@@ -134,7 +134,7 @@ class Lane(asyncio.Protocol):
 
     def _take_several(self, data: bytes) -> bool:
         """Whether the read was several chunks that only add text: a gateway that is busy gets more at once."""
-        if (chunks := chunks_in(data)) is None:
+        if not (chunks := chunks_in(data)):
             return False
         head, tail = self._head, self._tail.removesuffix(b"\r\n")
         texts = []
