@@ -136,12 +136,12 @@ def template_of(event: bytes, names: Collection[bytes], around: tuple[bytes, byt
     return Template(event[:start], event[end:], *around)
 
 
-def strings_named(data: bytes, names: Collection[bytes], also_empty: Collection[bytes] = ()) -> list[Hole]:
-    """Every string that is the value of a member with one of these names; empty ones only where they are asked for."""
+def strings_named(data: bytes, names: Collection[bytes]) -> list[Hole]:
+    """Every string that is the value of a member with one of these names and is not empty."""
     holes = []
     name, value_at = b"", -1
     for string in _STRING.finditer(data):
-        if string.start() == value_at and (name in also_empty or (name in names and string[1])):
+        if string.start() == value_at and name in names and string[1]:
             holes.append((name, string.start(), string.end(1) + 1))
         if string[2] is not None:
             name, value_at = string[1], string.end()
