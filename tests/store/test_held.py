@@ -194,7 +194,8 @@ class Writer:
 
     def _end(self) -> None:
         self.over += 1
-        self._counted_at_the_end = self._log.last(self._stream) or 0
+        held = self._log.held(self._stream)
+        self._counted_at_the_end = 0 if held is None else held.last
 
     def was_told_first(self, last: int) -> bool:
         return self.over == 1 and self._counted_at_the_end in (0, last)
@@ -540,7 +541,8 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 9))
     def follow(self, back: int) -> None:
-        at = max(0, (self.logs[1].last(STREAM) or 0) - back)
+        held = self.logs[1].held(STREAM)
+        at = max(0, (0 if held is None else held.last) - back)
         readers = [Reader(at), Reader(at)]
 
         def attach(log: MemoryStreamLog, _: Epoch) -> None:

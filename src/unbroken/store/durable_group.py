@@ -13,9 +13,9 @@ from unbroken.store.storage import Append, StreamStorage
 FIRST_PAUSE = 0.05  # seconds before a commit that failed is repeated; doubled each time
 LONGEST_PAUSE = 1.0
 
-# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody reads. What comes when
-# the last commit is longer ago than that is committed at once.
-APART = 0.002
+# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody reads, a quarter of
+# the time between two tokens. What comes when the last commit is longer ago than that is committed at once.
+APART = 0.005
 
 
 class Owned:

@@ -5,14 +5,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from unbroken.chat.stream import Block, Epoch, Offset, StreamId
+from unbroken.chat.stream import Block, Offset, StreamId
 from unbroken.store.log import Follower, OffsetUnknown, StoreUnavailable, StreamUnknown
 from unbroken.store.memory import MemoryStreamLog
 from unbroken.store.storage import Stored, StreamStorage
 
 RETRY_SECONDS = 0.5  # before a feed that could not be opened is tried again
-
-CACHE_EPOCH = Epoch(1)  # of every stream in the cache: who may write is decided before
 
 
 class _Mirror:
@@ -97,14 +95,8 @@ class Mirrors:
 
     def take(self, stream: StreamId, first: Offset, blocks: Sequence[Block], has_ended: bool) -> bool:
         """As `feed`, of blocks from an offset on; with `has_ended` they are the last ones."""
-        last = self._cache.last(stream)
-        if last is None:
-            return True
-        known = last + 1 - first
-        if known < 0:
+        if not self._cache.take(stream, first, blocks, has_ended):
             return False
-        if known < len(blocks):
-            self._cache.append(stream, CACHE_EPOCH, blocks[known:] if known else blocks, ends=has_ended)
         if has_ended:
             self.drop(stream)
         return True

@@ -1,7 +1,7 @@
 """The latest blocks of a stream, as they are held in memory."""
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import cast, overload
 
 from unbroken.chat.stream import Block
 
@@ -45,7 +45,8 @@ class Run(Sequence[Block]):
 
     def blocks(self) -> list[Block]:
         """The blocks themselves."""
-        return [Block(self.before + text + self.after) for text in self.texts]
+        before, after = self.before, self.after
+        return cast(list[Block], [before + text + after for text in self.texts])
 
     def is_like(self, other: "Run") -> bool:
         """Whether its blocks and the other's differ in nothing but their texts."""
@@ -71,7 +72,10 @@ class HeldBlocks:
         self.latest: list[Block] = []
 
     def __len__(self) -> int:
-        return sum(len(blocks) + len(run) for blocks, run in self._older) + len(self.latest)
+        count = len(self.latest)
+        for blocks, run in self._older:
+            count += len(blocks) + len(run.texts)
+        return count
 
     def add(self, blocks: Sequence[Block]) -> None:
         """Adds blocks; those of a run stay one."""
@@ -88,6 +92,10 @@ class HeldBlocks:
         """Adds a run, and with it what comes into it for as long as nothing else is asked of these blocks."""
         self._older.append((self.latest, run))
         self._own, self.latest = None, []
+
+    def parts(self) -> list[Sequence[Block]]:
+        """All of them, one part behind the other."""
+        return [*(part for older in self._older for part in older), self.latest]
 
     def all(self) -> list[Block]:
         """All of them."""

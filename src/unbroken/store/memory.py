@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
-from unbroken.store.held import HeldBlocks, Run
+from unbroken.store.held import HeldBlocks, Run, size_of
 from unbroken.store.log import (
     MAX_STREAM_BYTES,
     TERMINAL_BYTES,
@@ -134,21 +134,36 @@ class MemoryStreamLog:
             raise StaleEpoch(f"stream {stream}: epoch {epoch} was given, {found.epoch} is its owner's")
         if found.ended:
             raise StreamEnded(f"stream {stream} has ended after {found.last} blocks")
-        held = blocks
-        if type(blocks) is Run:
-            blocks = blocks.blocks()
         if not blocks:
             if ends:
                 raise ValueError(f"stream {stream}: an end without a terminal block")
             return
-        added = len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
-        size = found.size + added
+        size = found.size + size_of(blocks)
         if size > self._max_stream_bytes and (not ends or size > self._max_stream_bytes + TERMINAL_BYTES):
             raise StreamTooLong(f"stream {stream}: more than {self._max_stream_bytes} bytes")
+        self._add(found, blocks, ends)
+
+    def take(self, stream: StreamId, first: Offset, blocks: Sequence[Block], ends: bool) -> bool:
+        """Appends what is new of the blocks from an offset on, which have been accepted elsewhere.
+
+        False if some before them are missing; a stream that is not there takes nothing.
+        """
+        found = self._streams.get(stream)
+        if found is None:
+            return True
+        known = found.last + 1 - first
+        if 0 <= known < len(blocks):
+            self._add(found, blocks[known:] if known else blocks, ends)
+        return known >= 0
+
+    def _add(self, found: _Stream, blocks: Sequence[Block], ends: bool) -> None:
         first = Offset(found.last + 1)
-        found.size = size
+        found.held.add(blocks)
+        if type(blocks) is Run:
+            blocks = blocks.blocks()
+        added = len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
+        found.size += added
         self._held_bytes += added
-        found.held.add(held)
         found.last = last = found.last + len(blocks)
         found.ended = ends
         if found.followings and not found.is_delivering:
@@ -223,11 +238,6 @@ class MemoryStreamLog:
             self._held_bytes -= found.size
             for following in found.followings:
                 _unfollow(found, following)
-
-    def last(self, stream: StreamId) -> Offset | None:
-        """Offset of the last block of a stream that has no run; None if there is no such stream."""
-        found = self._streams.get(stream)
-        return None if found is None else Offset(found.last)
 
     def held(self, stream: StreamId) -> Held | None:
         """How the stream stands here; None if there is none."""

@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from unbroken.chat.stream import Block, Offset, StreamId
+from unbroken.chat.stream import Offset, StreamId
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.log import OffsetUnknown, StoreUnavailable, StreamUnknown
+from unbroken.store.pieces import unpack
 from unbroken.store.sqlite_database import Work
 from unbroken.store.sqlite_rows import find_row, read_behind, read_journal, transaction
 from unbroken.store.storage import OnNews, Stored
@@ -150,6 +151,5 @@ def _read_news(connection: sqlite3.Connection, since: int, numbers: set[int]) ->
         row = id
         for entry in read_journal(body):
             if entry.stream in numbers:
-                blocks = [Block(block) for block in entry.blocks]
-                parts.append((entry.stream, Stored(Offset(entry.first), blocks, entry.ends)))
+                parts.append((entry.stream, Stored(Offset(entry.first), unpack(entry.pieces), entry.ends)))
     return _News(max(row, last_row), is_gapless and row >= last_row, parts)

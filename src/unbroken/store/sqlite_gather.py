@@ -4,9 +4,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId
+from unbroken.chat.stream import Epoch, Offset, OwnerId, StreamId
 from unbroken.store import sqlite_statements as sql
-from unbroken.store.sqlite_rows import StreamRow, Tail, read_blocks, tail_of, tails_of, transaction, write_msgpack
+from unbroken.store.pieces import join_pieces, write_pieces
+from unbroken.store.sqlite_rows import StreamRow, Tail, tail_of, tails_of, transaction
 from unbroken.store.storage import Append
 
 SEGMENT_BLOCKS = 256  # a reader elsewhere has at most so many of a stream's blocks to look for in the journal
@@ -95,10 +96,9 @@ class Gatherer:
             if not tail.first_row:
                 self._in_journal[ours] = None
                 ours.begun_at = self._written
-            before = tail.size
-            tail.add(row, append.blocks, append.ends, append.note, append.account)
-            ours.size += tail.size - before
-            self._written += tail.size - before
+            added = tail.add(row, append.blocks, append.ends, append.note, append.account)
+            ours.size += added
+            self._written += added
             if tail.has_ended or tail.size >= SEGMENT_BYTES or len(tail.blocks) >= SEGMENT_BLOCKS:
                 self._due[ours] = None
         self._see_who_is_far_back(row)
@@ -185,7 +185,7 @@ def gather_tail(connection: sqlite3.Connection, row: StreamRow, tail: Tail, now:
 def write_segment(connection: sqlite3.Connection, number: int, gathered: int, tail: Tail) -> None:
     """Writes what was in the journal, behind the segments that there are; at the end many small ones become one."""
     if len(tail.blocks) or tail.notes:
-        segment = (number, gathered + 1, tail.last, write_msgpack(tail.blocks.all()), b"".join(tail.notes))
+        segment = (number, gathered + 1, tail.last, write_pieces(tail.blocks.parts()), b"".join(tail.notes))
         connection.execute(sql.CREATE_SEGMENT, segment)
     if tail.has_ended and connection.execute(sql.SEGMENT_COUNT, (number,)).fetchone()[0] > MERGED_SEGMENTS:
         _merge(connection, number, tail.last)
@@ -195,10 +195,9 @@ def _merge(connection: sqlite3.Connection, number: int, last: int) -> None:
     segments = connection.execute(sql.SEGMENTS, (number,)).fetchall()
     if sum(len(blocks) + len(notes) for blocks, notes in segments) > MERGED_BYTES:
         return
-    blocks = [Block(block) for body, _ in segments for block in read_blocks(body)]
     notes = b"".join(notes for _, notes in segments)
     connection.execute(sql.DROP_SEGMENTS, (number,))
-    connection.execute(sql.CREATE_SEGMENT, (number, 1, last, write_msgpack(blocks), notes))
+    connection.execute(sql.CREATE_SEGMENT, (number, 1, last, join_pieces(body for body, _ in segments), notes))
 
 
 def tidy(connection: sqlite3.Connection, owner: OwnerId, now: float) -> None:

@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
 from msgspec import Raw
 
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.log import StoreUnavailable
 from unbroken.store.responses import MAX_RESPONSE_BYTES, MAX_RESPONSES, StoredResponse
 from unbroken.store.sqlite import SqliteStorage
-from unbroken.store.sqlite_rows import read_blocks, transaction, write_msgpack
+from unbroken.store.sqlite_rows import transaction
+
+_write_items = msgspec.msgpack.Encoder().encode
+_read_items = msgspec.msgpack.Decoder(list[bytes]).decode
 
 MAX_AGE_SECONDS = 30 * 86400.0
 MAX_WAITING_BYTES = 64 << 20  # put and not yet written: what comes while the disk is slow
@@ -56,7 +60,7 @@ class SqliteResponseStore:
 
     def _put(self, connection: sqlite3.Connection, response: StoredResponse) -> None:
         now = self._now()
-        items = write_msgpack([bytes(item) for item in response.items])
+        items = _write_items([bytes(item) for item in response.items])
         with transaction(connection):
             connection.execute(sql.DROP_OLD_RESPONSES, (now - self._max_age,))
             connection.execute(sql.DROP_RESPONSE, (response.id,))
@@ -79,7 +83,7 @@ class SqliteResponseStore:
                 return None
             connection.execute(sql.USE_RESPONSE, (now, id))
             body, items = found
-            return StoredResponse(id, owner, tuple(Raw(item) for item in read_blocks(items)), body)
+            return StoredResponse(id, owner, tuple(map(Raw, _read_items(items))), body)
 
         return await self._storage.write(read)
 

@@ -12,6 +12,7 @@ from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, S
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.held import HeldBlocks, size_of
 from unbroken.store.log import OffsetUnknown, StreamUnknown
+from unbroken.store.pieces import PackedRun, read_blocks, unpack, write_msgpack
 from unbroken.store.storage import Stored
 
 
@@ -20,16 +21,14 @@ class JournalEntry(msgspec.Struct, array_like=True, frozen=True):
 
     stream: int
     first: int
-    blocks: list[Block]
+    pieces: list[bytes | PackedRun]
     ends: bool
     note: bytes
     account: bytes
 
 
-write_msgpack = msgspec.msgpack.Encoder().encode
 read_journal = msgspec.msgpack.Decoder(list[JournalEntry]).decode
-read_blocks = msgspec.msgpack.Decoder(list[bytes]).decode
-write_record = msgspec.msgpack.Encoder().encode
+write_record = write_msgpack
 read_record = msgspec.msgpack.Decoder(StreamRecord).decode
 
 
@@ -62,17 +61,18 @@ class Tail:
     #: The first journal row that holds some of it; 0 if there is none.
     first_row: int = 0
 
-    def add(self, row: int, blocks: Sequence[Block], ends: bool, note: bytes, account: bytes) -> None:
-        """Takes in what a commit added."""
+    def add(self, row: int, blocks: Sequence[Block], ends: bool, note: bytes, account: bytes) -> int:
+        """Takes in what a commit added; gives how many bytes."""
         self.first_row = self.first_row or row
         self.last += len(blocks)
         self.blocks.add(blocks)
-        self.size += size_of(blocks) + len(note)
+        self.size += (added := size_of(blocks) + len(note))
         self.has_ended = ends
         if note:
             self.notes.append(note)
         if account:
             self.account = account
+        return added
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def tails_of(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> dict[
         for entry in read_journal(body):
             row = begun.get(entry.stream)
             if row is not None and row.ended_at is None and id > row.gathered:
-                tails[row.number].add(id, entry.blocks, entry.ends, entry.note, entry.account)
+                tails[row.number].add(id, unpack(entry.pieces), entry.ends, entry.note, entry.account)
     return tails
 
 
@@ -129,7 +129,7 @@ def read_behind(connection: sqlite3.Connection, stream: StreamId, after: Offset)
         raise OffsetUnknown(f"stream {stream} has {tail.last} blocks, and {after} is not among them")
     blocks: list[Block] = []
     for first, body in connection.execute(sql.SEGMENTS_BEHIND, (row.number, after)):
-        blocks += map(Block, read_blocks(body)[max(0, after + 1 - first) :])
+        blocks += read_blocks(body)[max(0, after + 1 - first) :]
     blocks += tail.blocks.all()[max(0, after - row.last) :]
     return Stored(Offset(after + 1), blocks, tail.has_ended)
 

@@ -6,7 +6,7 @@ it ends; a journal row goes when all that it holds has been gathered.
 """
 
 APPLICATION_ID = 0x756E6272  # "unbr"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: What leads from each version of the schema to the next; a new file is version 0.
 MIGRATIONS = (
@@ -72,6 +72,7 @@ MIGRATIONS = (
         END
         """,
     ),
+    (),  # among blocks there may be runs of them (pieces.py), which version 1 could not read
 )
 
 BEGIN_WRITE = "BEGIN IMMEDIATE"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from unbroken.chat.stream import Epoch, Offset, OwnerId, StreamId, StreamRecord, StreamStatus
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.log import LogError, StaleEpoch, StreamEnded, StreamExists, StreamTooLong
+from unbroken.store.pieces import Piece, pack, write_msgpack
 from unbroken.store.sqlite_gather import Gatherer, Ours, expire, gather_tail, give_back, tidy
 from unbroken.store.sqlite_rows import (
     StreamRow,
@@ -17,12 +18,11 @@ from unbroken.store.sqlite_rows import (
     tails_of,
     transaction,
     unknown,
-    write_msgpack,
     write_record,
 )
 from unbroken.store.storage import Append
 
-Entry = tuple[int, int, Sequence[bytes], bool, bytes, bytes]
+Entry = tuple[int, int, Sequence[Piece], bool, bytes, bytes]
 
 
 class _Doubt(NamedTuple):
@@ -142,7 +142,7 @@ class StreamWriter:
             ours = self._ours.get(append.stream)
             if ours is None or not ours.is_followed_by(append):
                 return self._commit_with_care(connection, appends)
-            entries.append((ours.number, append.first, list(append.blocks), append.ends, append.note, append.account))
+            entries.append((ours.number, append.first, pack(append.blocks), append.ends, append.note, append.account))
         if self._claims is None:
             return self._commit_with_care(connection, appends)
         self._committing = body = write_msgpack(entries)
@@ -184,7 +184,7 @@ class StreamWriter:
 
     def _entry(self, append: Append) -> Entry:
         number = self._ours[append.stream].number
-        return number, append.first, list(append.blocks), append.ends, append.note, append.account
+        return number, append.first, pack(append.blocks), append.ends, append.note, append.account
 
     def _is_written(self, connection: sqlite3.Connection, body: bytes) -> bool:
         """Whether this is the commit that seemed to fail, and did not."""
