@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from unbroken.chat.fault import Failure
 from unbroken.chat.usage import Usage
 from unbroken.gateway.stream_account import Continued
@@ -26,8 +28,7 @@ class Account:
     continuations: list[Continued] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A whole answer: the body to send, and the tokens that it took."""
 
     body: bytes

@@ -1,8 +1,9 @@
 """Durable answers to their clients: the one that asked, those that ask again, and those that come back."""
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from unbroken.chat.fault import Failure
 from unbroken.chat.stream import Offset, StreamId, StreamStatus
@@ -32,7 +33,7 @@ async def send_durable_answer(
         LogError: the store does not take it.
     """
     is_streamed = asked.request.stream
-    asked = replace(asked, request=in_pieces(asked.request, asked.dialect.name))
+    asked = msgspec.structs.replace(asked, request=in_pieces(asked.request, asked.dialect.name))
     record = record_of(asked, is_streamed=is_streamed, key_name=origin.key_name, wished=wished, fingerprint=fingerprint)
     opened = await gateway.durable.open(record, asked, origin)
     producer: Producer | None = None

@@ -1,10 +1,9 @@
 """The call that an answer is booked under."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Who asked, how, and when; a takeover is the call of nobody."""
 
     method: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
@@ -42,8 +42,7 @@ class Means:
     now: Callable[[], float]  # seconds since 1970, for `created`
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What was asked, by whom, and what the answer is called."""
 
     request: ChatRequest

@@ -1,7 +1,6 @@
 """A whole answer from the log of its stream, and what is said of one that is not whole yet."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
 from msgspec import Raw
@@ -85,7 +84,7 @@ def _response_so_far(asked: Asked, model: str, status: str, blocks: Sequence[Blo
     begun = last_response(blocks[:1])
     if begun is not None:
         return _write({**_read_fields(begun), "status": status})
-    asked = replace(asked, echo={**asked.echo, "background": Raw(b"true")})
+    asked = msgspec.structs.replace(asked, echo={**asked.echo, "background": Raw(b"true")})
     return _write(ResponseObject(answering(asked, model)).state(status, []))
 
 

@@ -6,10 +6,10 @@ events are read into words (`EventReader`) and written in the client's (`EventWr
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from unbroken.chat.conversation import Conversation
 from unbroken.chat.error import ApiError
@@ -100,8 +100,7 @@ class Written:
     dropped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Answering:
+class Answering(Struct, frozen=True):
     """What a writer of answers has to know."""
 
     stream_id: str
@@ -110,7 +109,7 @@ class Answering:
     choices: int = 1
     include_usage: bool = False
     #: The request's own fields, which some dialects repeat in the answer.
-    request: Mapping[str, Raw] = field(default_factory=dict)
+    request: Mapping[str, Raw] = {}
 
 
 class Dialect(Protocol):

@@ -83,7 +83,8 @@ def continuing_writer(answering: Answering, blocks: Sequence[Block]) -> EventWri
     if first is not None:
         created = first.created if isinstance(first.created, int) else answering.created
         model = answering.model if first.model is None else first.model
-        answering = replace(answering, stream_id=first.id or answering.stream_id, created=created, model=model)
+        id = first.id or answering.stream_id
+        answering = msgspec.structs.replace(answering, stream_id=id, created=created, model=model)
     writer = ContinuingWriter(answering, said, has_role=has_role, has_usage=has_usage)
     if DONE in blocks[-1:]:
         writer.end()
