@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import httpx2
@@ -19,6 +20,8 @@ from tests.acceptance.processes import GatewayProcess, gateway_process, http, is
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the engine in /proc")
 
 HELLO: Any = [{"role": "user", "content": "Hello, how are you?"}]
+TOKENS = 400  # of an answer that outlasts its engine twice, on a machine with other work to do
+AT_ONCE = 8
 COUNT: Any = [{"role": "user", "content": "Count as far as you can: <count>"}]
 
 
@@ -65,35 +68,79 @@ def test_an_engine_killed_before_the_first_token_is_started_again_and_answers(
     assert own_gateway.engine_pid not in (None, first)
 
 
-def test_an_engine_killed_in_mid_answer_goes_on_from_the_very_tokens(counting_gateway: GatewayProcess) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_engine_killed_in_mid_answer_goes_on_from_the_very_tokens(
+    tmp_path: Path, slow_model: Path, workers: int
+) -> None:
     """K1: exact, again and again, in one envelope, and every token once."""
-    received: list[str] = []
-    deaths = {" 1 2 3 4" * 2, " 1 2 3 4" * 5 + " 1"}
-
-    def die(text: str) -> None:
-        if text in deaths:
-            deaths.discard(text)
-            kill(counting_gateway.engine_pid)
-
-    with sdk(counting_gateway) as client:
-        stream = client.chat.completions.create(
-            model="counter",
-            messages=COUNT,
-            stream=True,
-            max_tokens=60,
-            temperature=0,
-            stream_options={"include_usage": True},
-            extra_headers={"unbroken-durable": "true"},
-        )
-        chunks = read_text(stream, received, die)
-        assert "".join(received) == " 1 2 3 4" * 15
-        assert not deaths
+    more = ("--workers", str(workers), "--model", str(slow_model))
+    with gateway_process(None, *more, cwd=tmp_path) as gateway:
+        gateway.wait_until_ready()
+        with sdk(gateway) as client:
+            stream = client.chat.completions.create(
+                model="counter",
+                messages=COUNT,
+                stream=True,
+                max_tokens=TOKENS,
+                temperature=0,
+                stream_options={"include_usage": True},
+                extra_headers={"unbroken-durable": "true"},
+            )
+            chunks, received, died = [], "", 0
+            for chunk in stream:
+                chunks.append(chunk)
+                received += "".join(choice.delta.content or "" for choice in chunk.choices)
+                if died < 2 and len(received) > 20 * (died + 1):
+                    die_in_mid_answer(gateway, chunk.id, died)
+                    died += 1
+        assert received == " 1 2 3 4" * (TOKENS // 4)
         assert len({chunk.id for chunk in chunks}) == 1
         assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices].count("length") == 1
-        assert chunks[-1].usage.completion_tokens == 60
-    status = http.get(f"{counting_gateway.base_url}/streams/{chunks[0].id}").json()
+        assert chunks[-1].usage.completion_tokens == TOKENS
+        status = stream_status(gateway, chunks[0].id)
     assert status["tier"] == "exact"
     assert len(status["continuations"]) == 2
+
+
+def die_in_mid_answer(gateway: GatewayProcess, stream: str, died: int) -> None:
+    """Kills the engine; what is read may be of its former life, so it must first be seen to go on with the answer."""
+    wait_for(lambda: len(stream_status(gateway, stream)["continuations"]) == died, "the engine goes on")
+    kill(gateway.engine_pid)
+
+
+def stream_status(gateway: GatewayProcess, stream: str) -> dict[str, Any]:
+    return http.get(f"{gateway.base_url}/streams/{stream}").raise_for_status().json()
+
+
+def test_all_answers_that_a_killed_engine_was_giving_go_on(tmp_path: Path, slow_model: Path, write_config: Any) -> None:
+    """More of them than failures in a row open a circuit."""
+    config = write_config(
+        f"""
+        [[upstream]]
+        name = "counter"
+        engine = "llama.cpp"
+        path = "{slow_model}"
+        engine_options = {{ slots = {AT_ONCE} }}
+        """
+    )
+    begun = Barrier(AT_ONCE)
+
+    def read() -> str:
+        with sdk(gateway) as client:
+            stream = client.chat.completions.create(
+                model="counter", messages=COUNT, stream=True, max_tokens=60, temperature=0
+            )
+            chunks = iter(stream)
+            received = next(chunks).choices[0].delta.content or ""
+            if begun.wait(60) == 0:
+                kill(gateway.engine_pid)
+            return received + "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+    with gateway_process(config, cwd=tmp_path) as gateway, ThreadPoolExecutor(AT_ONCE) as threads:
+        gateway.wait_until_ready()
+        answers = [threads.submit(read) for _ in range(AT_ONCE)]
+        assert [answer.result(60) for answer in answers] == [" 1 2 3 4" * 15] * AT_ONCE
+        assert gateway.metric("unbroken_upstream_up") == 1
 
 
 def test_no_done_follows_the_error_of_an_engine_that_keeps_dying(counting_gateway: GatewayProcess) -> None:

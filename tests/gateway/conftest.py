@@ -21,6 +21,7 @@ from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import listen
 from unbroken.gateway.serve import GatewayServer
 from unbroken.gateway.stores import Stores
+from unbroken.gateway.upstreams import NewEngine
 from unbroken.settings.tree import ServerSettings, Settings, UpstreamSettings
 from unbroken.upstream.scripted import ScriptedUpstream
 from unbroken.wire.sse import SseReader
@@ -211,11 +212,13 @@ async def serve(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Serve]:
             *upstreams: ScriptedUpstream | UpstreamSettings,
             chance: Callable[[], float] = lambda: 0.5,
             stores: Stores | None = None,
+            new_engine: NewEngine | None = None,
             **sections: Any,
         ) -> Served:
             settings = settings_of(*upstreams, **sections)
             out = io.StringIO()
-            gateway = Gateway(settings, Journal(out, format="json"), chance=chance, stores=stores)
+            journal = Journal(out, format="json")
+            gateway = Gateway(settings, journal, chance=chance, stores=stores, new_engine=new_engine)
             port, connections = await stack.enter_async_context(_listening(gateway, settings.server))
             base_url = f"http://127.0.0.1:{port}/v1"
             key = next(iter(settings.keys.values()), "none")

@@ -35,6 +35,7 @@ from unbroken.rules.continuation import (
     capability_of,
     counts_as_attempt,
     next_step,
+    patience,
     tiers,
     told,
     ways,
@@ -315,6 +316,13 @@ def test_an_answer_that_has_finished_is_known_to_have() -> None:
     said = said_in([*TEXT, Finished("stop")])
     assert said.finished == Finished("stop")
     assert (said.text, said.pieces) == ("Once upon a time", 2)
+
+
+def test_an_engine_is_waited_for_as_long_as_it_takes_unless_another_could_go_on() -> None:
+    """K6."""
+    alone = Ask(Way(0, EXACT), (Way(0, SPLICED), Way(0, MATCHED)))
+    assert patience(alone, POLICY) is None
+    assert patience(replace(alone, left=(*alone.left, Way(1, MATCHED))), POLICY) == POLICY.backoff_most
 
 
 def test_upstream_that_was_not_there_has_not_been_asked_but_not_for_ever() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,20 +107,30 @@ async def test_engine_does_not_burden_the_gateway_with_native_code() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-async def test_killed_engine_comes_back_at_the_same_address(model: Path) -> None:
+async def test_killed_engine_comes_back_at_the_same_path(model: Path) -> None:
     states: list[EngineState] = []
     engine = new_engine(model, states=states)
     async with running(engine) as address:
-        for _ in range(2):
+        for life in (2, 3):
             killed = engine.pid
             assert killed
             os.kill(killed, signal.SIGKILL)
             assert is_gone(killed)
             await wait_for(engine, EnginePhase.RESTARTING, states)
-            assert await engine.wait_until_ready(SECONDS) == address
+            assert await engine.wait_until_ready(SECONDS) == replace(address, life=life)
             assert engine.pid != killed
             assert await say(address, "<greet>") == "he é 🌊 ok"
             states.clear()
+
+
+async def test_engine_in_doubt_is_waited_for_before_its_death_is_known(model: Path) -> None:
+    engine = new_engine(model)
+    async with running(engine) as address:
+        assert engine.pid
+        os.kill(engine.pid, signal.SIGKILL)
+        engine.doubt(address)
+        assert engine.address == address
+        assert await engine.wait_until_ready(SECONDS) == replace(address, life=2)
 
 
 async def wait_for(engine: Engine, phase: EnginePhase, states: list[EngineState]) -> EngineState:

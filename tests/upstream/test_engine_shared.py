@@ -1,6 +1,7 @@
 """An engine that another process runs: what is told of it is what is known of it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,57 @@ async def test_one_that_restarts_is_waited_for_again() -> None:
 async def test_who_waits_for_one_that_fails_is_told_why() -> None:
     engines = SharedEngines(lambda message: None)
     engine = engines.engine(UPSTREAM)
+    waiting = asyncio.ensure_future(engine.wait_until_ready())
+    await asyncio.sleep(0)
+    engines.hear(FAILED)
+    with pytest.raises(EngineFailed, match="has failed"):
+        await waiting
+
+
+NEXT_LIFE = replace(ADDRESS, life=2)
+READY_AGAIN = EngineTold(ID, EngineState(EnginePhase.READY, "runs"), NEXT_LIFE, 4096)
+
+
+async def test_nobody_is_sent_where_a_connection_broke_before_the_engine_has_come_back() -> None:
+    engines = SharedEngines(lambda message: None)
+    engine = engines.engine(UPSTREAM)
+    engines.hear(READY)
+    engine.doubt(ADDRESS)
+    waiting = asyncio.ensure_future(engine.wait_until_ready())
+    for told in (READY, EngineTold(ID, EngineState(EnginePhase.RESTARTING, "is started again")), LOADING):
+        engines.hear(told)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    engines.hear(READY_AGAIN)
+    assert await waiting == NEXT_LIFE
+
+
+async def test_an_engine_that_has_not_died_after_all_is_trusted_again() -> None:
+    engines = SharedEngines(lambda message: None)
+    engine = engines.engine(UPSTREAM)
+    engines.hear(READY)
+    engine.doubt(ADDRESS, 0.0)
+    assert await engine.wait_until_ready() == ADDRESS
+
+
+async def test_a_connection_to_a_former_life_says_nothing_about_the_engine() -> None:
+    engines = SharedEngines(lambda message: None)
+    engine = engines.engine(UPSTREAM)
+    engine.doubt(ADDRESS)
+    engines.hear(READY_AGAIN)
+    engine.doubt(ADDRESS)
+    assert await engine.wait_until_ready(0) == NEXT_LIFE
+    engine.doubt(NEXT_LIFE)
+    engine.doubt(ADDRESS)
+    with pytest.raises(EngineFailed):
+        await engine.wait_until_ready(0)
+
+
+async def test_who_is_in_doubt_about_an_engine_that_fails_is_told_why() -> None:
+    engines = SharedEngines(lambda message: None)
+    engine = engines.engine(UPSTREAM)
+    engines.hear(READY)
+    engine.doubt(ADDRESS)
     waiting = asyncio.ensure_future(engine.wait_until_ready())
     await asyncio.sleep(0)
     engines.hear(FAILED)

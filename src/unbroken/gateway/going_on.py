@@ -35,6 +35,7 @@ from unbroken.rules.continuation import (
     capability_of,
     counts_as_attempt,
     next_step,
+    patience,
     tiers,
     told,
     ways,
@@ -101,7 +102,9 @@ class GoingOn(Production):
             last, left = step.way, step.left
             self.account.upstream = candidates[last.upstream][0].upstream
             try:
-                return await self._continue_at(candidates[last.upstream], last.tier, capabilities[last.upstream])
+                candidate, capability = candidates[last.upstream], capabilities[last.upstream]
+                wait = patience(step, self._means.retries)
+                return await self._continue_at(candidate, last.tier, capability, patience=wait)
             except UpstreamFailed as failed:
                 failure = failed.failure
                 failures.append(failure)
@@ -133,7 +136,7 @@ class GoingOn(Production):
             raise UpstreamFailed(broke_off) from None  # it asks for what only its own provider can do
 
     async def _continue_at(
-        self, candidate: Candidate, tier: Tier, capability: Capability
+        self, candidate: Candidate, tier: Tier, capability: Capability, *, patience: float | None
     ) -> tuple[StreamAttempt, Upstream] | None:
         target, upstream = candidate
         upstreams, account = self._means.upstreams, self.account
@@ -143,6 +146,7 @@ class GoingOn(Production):
         upstreams.began(upstream, self.heard_at)
         failure: Failure | None = Failure(Fault.CLIENT_LEFT, "given up")
         try:
+            await upstream.client(patience)
             question = await self._question_to_continue(target, upstream, tier, capability)
             if isinstance(question, Ending):
                 failure = None
@@ -153,9 +157,6 @@ class GoingOn(Production):
             return attempt, upstream
         except UpstreamFailed as failed:
             failure = upstream.without_secrets(failed.failure)
-            if upstream.is_engine and failure.fault is Fault.CONNECT:
-                # Its process has died, perhaps with our answer, and is started again: that says nothing about it.
-                failure = replace(failure, fault=Fault.STALE)
             raise UpstreamFailed(failure) from None
         finally:
             if failure is not None:

@@ -16,8 +16,9 @@ from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
 from unbroken.upstream.engine import Engine
-from unbroken.upstream.engine_shared import EngineView, engine_id
-from unbroken.upstream.engine_state import EngineAddress, EngineFailed
+from unbroken.upstream.engine_shared import engine_id
+from unbroken.upstream.engine_state import EngineAddress, EngineFailed, EnginePhase
+from unbroken.upstream.engine_view import EngineView
 from unbroken.upstream.http import IDLE_SECONDS, HttpClient
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.dialects import Dialect
@@ -42,6 +43,8 @@ NOT_ITS_FAULT = frozenset(
     }
 )
 
+#: What an engine's process is heard of when it dies.
+SIGNS_OF_DEATH = frozenset({Fault.CONNECT, Fault.RESET, Fault.CUT})
 
 ANTHROPIC_VERSION = b"2023-06-01"  # asked for where the client does not speak the dialect itself
 ENGINE_IDLE_SECONDS = 4.0  # llama.cpp's server closes idle connections after five
@@ -94,17 +97,17 @@ class Upstream:
         """Whether it is llama.cpp in a child process of ours."""
         return self.engine is not None
 
-    async def client(self) -> HttpClient:
-        """The client to send with; for an engine this waits until its model is loaded.
+    async def client(self, patience: float | None = None) -> HttpClient:
+        """The client to send with; for an engine this waits until its model is loaded, at most `patience` seconds.
 
         Raises:
-            UpstreamFailed: the engine cannot run its model.
+            UpstreamFailed: the engine cannot run its model, or not in time.
         """
         if self.engine is None:
             assert self._client is not None
             return self._client
         try:
-            address = await self.engine.wait_until_ready()
+            address = await self.engine.wait_until_ready(patience)
         except EngineFailed as error:
             raise UpstreamFailed(Failure(Fault.CONNECT, str(error))) from None
         if self._client is None or address != self._engine_address:
@@ -113,6 +116,18 @@ class Upstream:
             self._engine_address, self.secret = address, address.key
             self._client = self._new_client(address.base_url, address.path, address.key)
         return self._client
+
+    def doubt_engine(self, failure: Failure) -> bool:
+        """Whether a failure looks like the death of its engine; then nobody is sent there until it is known.
+
+        That says nothing about whoever asks it next: it is started again, with pauses of its own.
+        """
+        engine = self.engine
+        if engine is None or failure.fault not in SIGNS_OF_DEATH or engine.state.phase is EnginePhase.FAILED:
+            return False
+        if self._engine_address is not None:
+            engine.doubt(self._engine_address)
+        return True
 
     def adopt(self, retries: RetrySettings, connect_timeout: float) -> None:
         """Takes bounds that a reload has changed."""
@@ -273,7 +288,7 @@ class Upstreams:
         before = upstream.breaker.circuit(now)
         if failure is None or (failure.fault in NOT_ITS_FAULT and failure.status):
             upstream.breaker = upstream.breaker.after_success()
-        elif failure.fault not in NOT_ITS_FAULT:
+        elif failure.fault not in NOT_ITS_FAULT and not upstream.doubt_engine(failure):
             upstream.breaker = upstream.breaker.after_failure(now)
         after = upstream.breaker.circuit(now)
         if after is not before and Circuit.CLOSED in (before, after):

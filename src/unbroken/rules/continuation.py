@@ -258,7 +258,16 @@ def next_step(
     return Ask(way, tuple(others), max(waits, backoff(attempts, policy, chance), least))
 
 
-#: Faults of attempts that no upstream has seen: a closed line, an engine that is not up again yet.
+def patience(step: Ask, policy: RetryPolicy) -> float | None:
+    """Seconds to wait for an engine that is started again; None is as long as the answer may take (K6).
+
+    With another upstream at hand nobody waits longer than for a backoff; the engine is asked again behind it.
+    """
+    has_other = any(way.upstream != step.way.upstream for way in step.left)
+    return policy.backoff_most if has_other else None
+
+
+#: Faults of attempts that no upstream has seen: a closed line, nobody there.
 UNSEEN = (Fault.STALE, Fault.CONNECT)
 MAX_UNSEEN = 3  # of one continuation that are no attempts; then there is nobody there
 

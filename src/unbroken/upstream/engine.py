@@ -18,6 +18,7 @@ from unbroken.settings.engine import EngineSettings
 from unbroken.upstream.engine_child import EngineOrder
 from unbroken.upstream.engine_process import EngineProcess, LoadFailed
 from unbroken.upstream.engine_state import EngineAddress, EngineFailed, EnginePhase, EngineState, RestartRecord
+from unbroken.upstream.engine_view import EngineView
 from unbroken.upstream.model_file import ModelFileInvalid, inspect_model_file
 
 __all__ = ["DEMO_MODEL", "Engine", "EngineAddress", "EngineFailed", "EnginePhase", "EngineState"]
@@ -28,7 +29,7 @@ DEMO_MODEL = Path(__file__).parent.parent / "models" / "unbroken-demo.gguf"
 MAX_SOCKET_PATH_BYTES = 100  # kernels allow 103 or 107
 
 
-class Engine:
+class Engine(EngineView):
     """Runs a GGUF file in a child process, and keeps it running until it is stopped.
 
     `on_state` hears each change; `on_log` gets llama.cpp's log as it comes, where `settings.verbose` asks for it
@@ -46,30 +47,18 @@ class Engine:
         on_log: Callable[[bytes], object] | None = None,
         use_unix_socket: bool = sys.platform != "win32",
     ) -> None:
+        super().__init__(EngineState(EnginePhase.STARTING, f'engine "{name}" has not been started'))
         self.name = name
         self.settings = settings
-        self.state = EngineState(EnginePhase.STARTING, f'engine "{name}" has not been started')
         self._clock, self._chance = clock, chance
         self._on_state = on_state
         self._on_log = (on_log or _write_to_stderr) if settings.verbose else None
         self._use_unix_socket = use_unix_socket
         self._key = secrets.token_urlsafe(32)
         self._directory: str | None = None
-        self._address: EngineAddress | None = None
-        self._context_length: int | None = None
+        self._lives = 0
         self._process: EngineProcess | None = None
         self._running: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-
-    @property
-    def address(self) -> EngineAddress | None:
-        """Where the engine answers; None while it is not ready."""
-        return self._address
-
-    @property
-    def context_length(self) -> int | None:
-        """Tokens that one conversation may hold; None until the engine was ready once."""
-        return self._context_length
 
     @property
     def pid(self) -> int | None:
@@ -81,22 +70,6 @@ class Engine:
         if self._running is None and self.state.phase is not EnginePhase.STOPPED:
             self._tell(EnginePhase.STARTING, "is starting")
             self._running = asyncio.create_task(self._run(), name=f"engine {self.name}")
-
-    async def wait_until_ready(self, timeout: float | None = None) -> EngineAddress:
-        """The address, once the model is loaded; waits while it loads or restarts.
-
-        Raises:
-            EngineFailed: the engine has given up, is stopped, or is not ready within `timeout` seconds.
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                while self._address is None:
-                    if self.state.phase in (EnginePhase.FAILED, EnginePhase.STOPPED):
-                        raise EngineFailed(self.state.sentence)
-                    await self._changed.wait()
-        except TimeoutError:
-            raise EngineFailed(f"{self.state.sentence}; not ready within {timeout:g} s") from None
-        return self._address
 
     async def stop(self) -> None:
         """Ends the child and removes its socket; answers that are still open are cut."""
@@ -131,8 +104,9 @@ class Engine:
             report = await process.load(order, lambda share: self._tell_progress(model.name, share))
             ready = self._clock()
             host = "engine" if order.socket_path else "127.0.0.1"
-            self._address = EngineAddress(order.socket_path, host, report.port, self._key)
-            self._context_length = report.context_size
+            self._lives += 1
+            self.address = EngineAddress(order.socket_path, host, report.port, self._key, self._lives)
+            self.context_length = report.context_size
             self._tell(EnginePhase.READY, f'runs "{model.name}"', 1.0)
             reason = await process.wait_for_death()
             return False, reason, self._clock() - ready
@@ -141,7 +115,7 @@ class Engine:
         except LoadFailed as error:
             return error.is_hopeless, str(error), None
         finally:
-            self._address = None
+            self.address = None
             if process is not None:
                 await process.end()
 
@@ -164,8 +138,7 @@ class Engine:
             return
         self.state = state
         self._on_state(state)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
 
 
 def _write_to_stderr(log: bytes) -> None:

@@ -37,13 +37,14 @@ class EngineState:
 class EngineAddress:
     """Where a ready engine answers: the unix socket at `path`, or without one a loopback port; `key` is its bearer key.
 
-    It stays the same over restarts where it is a unix socket, and may change where it is a port.
+    The path stays the same over restarts, a port may change; `life` counts them, from 1.
     """
 
     path: str | None
     host: str
     port: int
     key: str = field(repr=False)
+    life: int = 1
 
     @property
     def base_url(self) -> str:
