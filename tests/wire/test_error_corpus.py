@@ -8,7 +8,7 @@ import pytest
 from tests.wire.exchange_corpus import SECRET, ErrorCase, OwnErrorCase, error_cases, label, own_error_cases
 from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure
-from unbroken.gateway.attempt import why_refused
+from unbroken.gateway.response_heads import why_refused
 from unbroken.wire.sse import SseReader
 
 CASES = error_cases()

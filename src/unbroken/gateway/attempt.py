@@ -13,13 +13,12 @@ from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.gateway.lane import Lane, NewLane
 from unbroken.gateway.metrics import GAP_BOUNDS
+from unbroken.gateway.response_heads import why_refused, why_unreadable
 from unbroken.settings.tree import TimeoutSettings
 from unbroken.upstream.http import Connection
 from unbroken.upstream.sinks import Headers, WholeResponse
 from unbroken.wire.dialects import ErrorReader, Relay
-from unbroken.wire.openai_chat.errors import without_secrets
 from unbroken.wire.progress import Progress
-from unbroken.wire.retry_after import read_retry_after
 from unbroken.wire.sse import EventTooLarge, SseReader
 from unbroken.wire.template import Template
 
@@ -29,7 +28,7 @@ MAX_ERROR_BYTES = 1 << 20  # of an error response; what is longer is no message
 LAST_LOOK_SECONDS = 0.05
 HELD_UP_SECONDS = 0.5
 # Chunks that fit one template before a lane is opened for it; twice as many each time that one took few chunks.
-FITS_BEFORE_LANE, MAX_FITS_BEFORE_LANE = 2, 128
+FITS_BEFORE_LANE, MAX_FITS_BEFORE_LANE = 1, 128
 LANE_OF_USE = 8
 MAX_HELD_BYTES = 1 << 20  # before the first piece of the answer; a role chunk has some two hundred
 
@@ -333,13 +332,15 @@ class StreamAttempt:
         self._fail(why_refused(self._status, self.headers, body, self._read_error, secret=self._secret))
 
     def _arm(self, at: float, *, has_passed: bool = False) -> None:
-        self._disarm()
         self._has_passed = has_passed
-        self._timer = self._loop.call_at(at, self._look)
+        if self._timer is None or at < self._timer.when():  # one that is set too early looks again when that is due
+            self._disarm()
+            self._timer = self._loop.call_at(at, self._look)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         """A limit may have passed; it is measured from the last sign of life, so that no chunk moves a timer."""
@@ -354,6 +355,7 @@ class StreamAttempt:
         }
         limit = limits[self._waits_for]
         late = now - self._timer.when() if self._timer is not None else 0.0
+        self._timer = None
         if self._is_paused or now < self._last + limit:
             self._arm((now if self._is_paused else self._last) + limit)
         elif not self._has_passed or late > HELD_UP_SECONDS:
@@ -371,28 +373,3 @@ _TOO_SLOW = {
     Fault.FIRST_TOKEN_TIMEOUT: "no first token within {:g} s",
     Fault.BETWEEN_TOKENS_TIMEOUT: "no further token within {:g} s",
 }
-
-
-def why_refused(status: int, headers: Headers, body: bytes, read_error: ErrorReader, *, secret: str) -> Failure:
-    """What a response says whose status is not 200."""
-    if 300 <= status < 400:
-        place = without_secrets(_header(headers, b"location").partition("?")[0], secret)[:500]
-        message = f'answered {status}, a redirect to "{place}": base_url must be the address that answers itself'
-        return Failure(Fault.MALFORMED, message, status)
-    failure = read_error(status, _header(headers, b"content-type").lower(), body, secret=secret)
-    return replace(failure, retry_after=read_retry_after(dict(headers)))
-
-
-def why_unreadable(headers: Headers, expected: str) -> Failure | None:
-    """What is wrong with the body that the headers of a 200 announce; None if it is `expected`, or does not say."""
-    coding = _header(headers, b"content-encoding").lower()
-    if coding not in ("", "identity"):
-        return Failure(Fault.MALFORMED, f'answered with content-encoding "{coding}" though "identity" was asked for')
-    kind = _header(headers, b"content-type").lower()
-    if expected and not kind.startswith(expected):
-        return Failure(Fault.MALFORMED, f'answered with content-type "{kind}", expected "{expected}"')
-    return None
-
-
-def _header(headers: Headers, name: bytes) -> str:
-    return dict(headers).get(name, b"").decode("latin-1").strip()

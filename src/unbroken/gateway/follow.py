@@ -79,7 +79,9 @@ class StreamFollower:
 
     def feed(self, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
         """Writes blocks; `first` is the offset of the first, `ends` says that nothing follows."""
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        self._write_data(blocks[0] if len(blocks) == 1 else b"".join(blocks), ends)
+
+    def _write_data(self, data: bytes, ends: bool) -> None:
         if data:
             self.write(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
             self._wrote_at = self._time()

@@ -69,9 +69,8 @@ class LogFollower(StreamFollower):
         """Writes blocks, as many as the client takes; `first` is the offset of the first, `ends` that they are all."""
         if len(blocks) == 1 and not self._is_paused:  # as nearly always
             self.at = first
-            return super().feed(
-                first, (Block(b"id: %d\n%b" % (first, blocks[0])),) if self._wants_ids else blocks, ends
-            )
+            block = blocks[0]
+            return self._write_data(b"id: %d\n%b" % (first, block) if self._wants_ids else block, ends)
         at = 0
         while not self._is_paused:
             end = _end_of_piece(blocks, at)

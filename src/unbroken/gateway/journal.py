@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import msgspec
 
 MAX_WAITING = 10_000  # lines; what comes beyond is counted and dropped
-GATHER_SECONDS = 0.02  # for which lines gather once one has come: the thread is woken for crowds, not for lines
+GATHER_SECONDS = 0.1  # for which lines gather once one has come: the thread is woken for crowds, not for lines
 MAX_WRITE_BYTES = 4096  # PIPE_BUF: so many reach a pipe in one piece, whoever else writes to it
 
 # Nothing that moves a terminal's cursor, begins a line or turns the direction of the text.

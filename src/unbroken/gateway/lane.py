@@ -11,8 +11,10 @@ this is one method (docs/decisions/0010-lanes.md).
 
 import asyncio
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
+from functools import partial
+from operator import sub
 
 from unbroken.gateway.metrics import GAP_BOUNDS
 from unbroken.upstream.chunked import LONGEST, READ_LINES, SIZE_LINES, chunks_in
@@ -21,6 +23,8 @@ from unbroken.wire.template import NOT_TEXT, Template, read_text, says_something
 
 MAX_TEXTS = 256  # in one lane: at its end the log looks at its bounds
 MAX_BYTES = MAX_TEXTS * 3 * LONGEST  # of its blocks: a text in a chunk of twice that, and what stands around it
+
+_place_of_gap = partial(bisect_right, GAP_BOUNDS)
 
 
 class Lane(asyncio.Protocol):
@@ -91,9 +95,10 @@ class Lane(asyncio.Protocol):
         if connection is None or on_left is None:
             return
         connection.take_back()
-        for before, at in pairwise(self._times):
-            self._gaps[bisect_right(GAP_BOUNDS, at - before)] += 1
-        del self._times[:-1]
+        times = self._times
+        for place, count in Counter(map(_place_of_gap, map(sub, times[1:], times))).items():
+            self._gaps[place] += count
+        del times[:-1]
         on_left(len(self.texts))
 
     # asyncio.Protocol

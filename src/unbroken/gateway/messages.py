@@ -8,9 +8,9 @@ from unbroken.chat.error import RequestRefused
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.gateway.answers import create_answer
-from unbroken.gateway.attempt import why_refused
 from unbroken.gateway.call import Call
 from unbroken.gateway.models import unknown_model
+from unbroken.gateway.response_heads import why_refused
 from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.outcome import api_error
 from unbroken.upstream.http import HttpClient

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from unbroken.chat.fault import UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.gateway.account import Answer
-from unbroken.gateway.attempt import why_refused, why_unreadable
 from unbroken.gateway.production import Production
 from unbroken.gateway.questions import EventCollector, Question, ask_for_events, rate_limits
+from unbroken.gateway.response_heads import why_refused, why_unreadable
 from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.lifecycle import Step, next_state
 from unbroken.rules.routing import Target
