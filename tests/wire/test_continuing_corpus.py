@@ -1,6 +1,8 @@
 """What real servers send, cut behind its blocks and sent again: the answer is the same, or it is refused as a whole."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +10,7 @@ from tests.wire import anthropic_corpus, openai_chat_corpus, openai_responses_co
 from tests.wire.continuing_answers import continuing, heard, new_relay, relayed
 from unbroken.chat.events import Event
 from unbroken.chat.fault import Fault, UpstreamFailed
-from unbroken.chat.said import said_in
+from unbroken.chat.said import PartKind, said_in
 from unbroken.chat.stream import Block
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.continuing import ContinuingRelay, read_back
@@ -39,9 +41,10 @@ def cuts(count: int) -> list[int]:
 
 
 def told(events: list[Event]) -> tuple[object, ...]:
-    """What is said in the end: pieces of calls that came mixed may come one behind the other."""
+    """What is said in the end: pieces of calls that came mixed may come one behind the other, sources in one line."""
     said = said_in(events)
-    return said.parts, said.finished, said.usage
+    parts = [replace(part, text=json.loads(part.text)) if part.kind is PartKind.CITED else part for part in said.parts]
+    return parts, said.finished, said.usage
 
 
 def begun(dialect: Dialect, sent: list[Block]) -> ContinuingRelay | None:

@@ -89,6 +89,14 @@ SAID: dict[str, tuple[str, list[Event]]] = {
         chunk('{"index":0,"delta":{"annotations":[{"index":3,"type":"url_citation"}],"citations":["https://a"]}}'),
         [Cited(Raw(b'{"type":"url_citation"}')), Cited(Raw(b'"https://a"'))],
     ),
+    "a source that somebody has spaced": (
+        chunk('{"index":0,"delta":{"annotations":[{ "index" : 3 , "type": "url_citation"},{"index": 4 }]}}'),
+        [Cited(Raw(b'{"type": "url_citation"}')), Cited(Raw(b"{}"))],
+    ),
+    "a source with a number of its own": (
+        chunk('{"index":0,"delta":{"annotations":[{"index":0.5,"type":"x"},{"index":1e3},{"index":"2"}]}}'),
+        [Cited(Raw(source)) for source in (b'{"index":0.5,"type":"x"}', b'{"index":1e3}', b'{"index":"2"}')],
+    ),
     "a stop sequence": (
         chunk('{"index":0,"delta":{},"finish_reason":"stop","stop_reason":"END"}'),
         [Finished(FinishReason.STOP_SEQUENCE, stop_sequence="END")],

@@ -1,16 +1,16 @@
 """The diagonal of the Responses API, where the corpus does not reach."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from msgspec import Raw
 
-from tests.wire.openai_responses_corpus import ANSWERING, CORPUS, MODEL, STREAM_ID, blocks, check_laws
+from tests.wire.openai_responses_corpus import ANSWERING, CORPUS, CREATED, MODEL, STREAM_ID, blocks, check_laws
 from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.chat.usage import Usage
+from unbroken.wire.dialects import Answering
 from unbroken.wire.openai_responses.answer import relay_answer
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 from unbroken.wire.openai_responses.relay import ResponseRelay
@@ -137,7 +137,7 @@ def test_a_whole_answer_passes_but_for_id_and_model() -> None:
 
 
 def test_an_answer_names_the_response_that_it_was_asked_to_go_on_from() -> None:
-    answering = replace(ANSWERING, request={"previous_response_id": Raw(b'"resp_before"')})
+    answering = Answering(STREAM_ID, MODEL, CREATED, request={"previous_response_id": Raw(b'"resp_before"')})
     sent, _ = relay_answer(json.dumps({**WHOLE, "previous_response_id": None}).encode(), answering)
     assert json.loads(sent)["previous_response_id"] == "resp_before"
     relay = ResponseRelay(answering)

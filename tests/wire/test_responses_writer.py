@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,16 @@ from openai import APIError, OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from tests.wire.openai_responses_corpus import ANSWERING, MODEL, STREAM_ID, blocks, check_laws, check_nesting, told
+from tests.wire.openai_responses_corpus import (
+    ANSWERING,
+    CREATED,
+    MODEL,
+    STREAM_ID,
+    blocks,
+    check_laws,
+    check_nesting,
+    told,
+)
 from tests.wire.responses_sdk import client_of
 from unbroken.chat.error import ApiError
 from unbroken.chat.events import (
@@ -34,6 +42,7 @@ from unbroken.chat.events import (
 from unbroken.chat.fault import Fault, UpstreamFailed
 from unbroken.chat.finish import FinishReason
 from unbroken.chat.usage import Usage
+from unbroken.wire.dialects import Answering
 from unbroken.wire.openai_responses.answer import write_answer
 from unbroken.wire.openai_responses.errors import write_error_event
 from unbroken.wire.openai_responses.events import ResponseReader
@@ -211,7 +220,7 @@ def test_a_response_repeats_what_its_request_said() -> None:
         "metadata": Raw(b'{"a":"b"}'),
         "input": Raw(b'"never repeated"'),
     }
-    response = json.loads(write_answer([STARTED, Finished("stop")], replace(ANSWERING, request=said)))
+    response = json.loads(write_answer([STARTED, Finished("stop")], Answering(STREAM_ID, MODEL, CREATED, request=said)))
     assert response["temperature"] == 0.5
     assert response["tools"] == [
         {"description": None, "parameters": None, "strict": None, "type": "function", "name": "f"},

@@ -6,6 +6,8 @@ Source: WHATWG HTML, section 9.2.6 "Interpreting an event stream".
 import re
 from typing import NamedTuple
 
+from msgspec import Raw
+
 MAX_EVENT_BYTES = 4 << 20  # far above any provider's largest event
 
 KEEP_ALIVE = b": keep-alive\n"
@@ -165,3 +167,15 @@ def write_data(data: bytes) -> bytes:
     if b"\n" in data or b"\r" in data:
         return b"".join(b"data: %b\n" % line for line in _LINE_END.split(data)) + b"\n"
     return b"data: %b\n\n" % data
+
+
+def in_one_line(json: Raw) -> Raw:
+    """JSON that came from elsewhere as it may stand in an event of our own making, which has one line of data.
+
+    An upstream may spread an event over several lines, a client its request: in JSON a line end stands only where a
+    space says the same. The same object where there is none.
+    """
+    data = bytes(json)
+    if b"\n" in data or b"\r" in data:
+        return Raw(data.replace(b"\n", b" ").replace(b"\r", b" "))
+    return json

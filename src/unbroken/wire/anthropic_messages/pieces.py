@@ -17,6 +17,7 @@ from unbroken.chat.events import (
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.wire.anthropic_messages.open_blocks import MAX_BLOCKS, made_id
 from unbroken.wire.anthropic_messages.write_parts import call_id
+from unbroken.wire.sse import in_one_line
 
 MAX_HELD_BYTES = 4 << 20  # of calls that wait for an earlier one to end; as much as one event may have
 
@@ -89,7 +90,7 @@ class Pieces:
                 self.has_refused |= isinstance(event, RefusalDelta)
                 return self._add("text", {"text": ""}, {"type": "text_delta", "text": text}) if text else None
             case Cited(citation):
-                return self._add("text", {"text": ""}, {"type": "citations_delta", "citation": citation})
+                return self._add("text", {"text": ""}, {"type": "citations_delta", "citation": in_one_line(citation)})
             case ReasoningDelta(text):
                 return self._think({"type": "thinking_delta", "thinking": text}) if text else None
             case ReasoningSigned(signature):

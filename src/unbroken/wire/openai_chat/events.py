@@ -97,7 +97,8 @@ class _Chunk(Struct):
 _read = msgspec.json.Decoder(_Chunk).decode
 _read_calls = msgspec.json.Decoder(list[_ToolCall]).decode
 
-_INDEX = re.compile(rb'^\{"index":\d+,?')  # put there by our writer, for an SDK that needs it
+# Put there by our writer, for an SDK that needs it; who passes it on may have spaced it.
+_INDEX = re.compile(rb'\{\s*"index"\s*:\s*\d+\s*(?:,\s*|(?=\}))')
 _NO_CALLS = (NULL, Raw(b"[]"))
 
 

@@ -33,6 +33,7 @@ from unbroken.wire.openai_chat.errors import write_error_event
 from unbroken.wire.openai_chat.finish import write_finish_reason
 from unbroken.wire.openai_chat.spoken import Spoken, placed, with_index
 from unbroken.wire.openai_chat.usage import write_usage
+from unbroken.wire.sse import in_one_line
 
 _write = msgspec.json.Encoder().encode
 
@@ -94,7 +95,7 @@ class EventWriter:
                 blocks.append(self._thinking(choice, {"type": "redacted_thinking", "data": data}))
             case Cited(citation, index):
                 choice = self._choice(index, blocks)
-                name, source = placed(citation)
+                name, source = placed(in_one_line(citation))
                 blocks.append(self._delta(choice, {name: [with_index(source, choice.sources)]}))
                 choice.sources += 1
             case ToolCallStarted(choice=index):

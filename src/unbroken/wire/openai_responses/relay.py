@@ -21,7 +21,7 @@ from unbroken.wire.openai_responses.response import ResponseObject, our_members
 from unbroken.wire.openai_responses.usage import read_usage
 from unbroken.wire.openai_responses.writer import write_block
 from unbroken.wire.progress import Progress
-from unbroken.wire.sse import SseEvent, write_data
+from unbroken.wire.sse import SseEvent, in_one_line, write_data
 
 Members = dict[str, Raw]
 
@@ -119,7 +119,8 @@ class ResponseRelay:
             return []
         self.progress = Progress.ENDED
         changes = {"status": "failed", "error": error_object(error)}
-        response = {**(self._response or ResponseObject(self._answering).state("failed", [])), **changes}
+        said_before = {name: in_one_line(raw) for name, raw in (self._response or {}).items()}
+        response = {**(said_before or ResponseObject(self._answering).state("failed", [])), **changes}
         said = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
         event = {"type": "response.failed", "sequence_number": self._next, "response": response, "error": said}
         return [write_block("response.failed", event)]

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from unbroken.wire.dialects import Answering
+from unbroken.wire.sse import in_one_line
 
 _NULL = Raw(b"null")
 
@@ -48,7 +49,7 @@ class ResponseObject:
     def __init__(self, answering: Answering) -> None:
         echo = answering.request
         self._id, self._model, self._created = answering.stream_id, answering.model, answering.created
-        said = {name: echo[name] for name in _ECHOED if echo.get(name, _NULL) != _NULL}
+        said = {name: in_one_line(echo[name]) for name in _ECHOED if echo.get(name, _NULL) != _NULL}
         if "tools" in said:
             said["tools"] = _whole_tools(said["tools"])
         if "text" in said:
