@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import re
 import selectors
 import socket
 import ssl
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +22,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from unbroken.chat.stream import Block, Epoch, Offset, StreamId
+from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
 from unbroken.gateway.app import Gateway
+from unbroken.gateway.attempt import FITS_BEFORE_LANE
 from unbroken.gateway.lane import MAX_BYTES, MAX_TEXTS
 from unbroken.gateway.serve import GatewayServer
+from unbroken.gateway.stores import Stores
 from unbroken.settings.tree import Settings
+from unbroken.store.durable import MAX_PENDING_BYTES, DurableStreamLog
 from unbroken.store.held import Run
-from unbroken.store.log import LogError
+from unbroken.store.log import LogError, StoreUnavailable, StreamLog, TextWriter, say_nothing
 from unbroken.store.memory import Held, MemoryStreamLog
+from unbroken.store.responses import MemoryResponseStore
+from unbroken.store.sqlite import SqliteStorage
+from unbroken.store.sqlite_database import DatabaseThread
 from unbroken.upstream.chunked import LONGEST
 from unbroken.upstream.scripted import (
     Answer,
@@ -92,8 +102,9 @@ class Wire(asyncio.Transport):
         self.protocol = protocol
         #: When, what, and with what data.
         self.noted: list[tuple[float, str, bytes]] = []
-        #: Called in the next write.
+        #: Called in the next write of a body, of a head.
         self.in_write: Callable[[], None] | None = None
+        self.in_head: Callable[[], None] | None = None
         self._waiting: list[bytes] = []
         self._is_paused = self._is_closing = self._is_lost = False
 
@@ -127,8 +138,9 @@ class Wire(asyncio.Transport):
         if self._is_lost:
             raise RuntimeError("the transport is closed")  # as uvloop's says
         self._note("write", bytes(data))
-        if (in_write := self.in_write) is not None:
-            self.in_write = None
+        is_head = data[:5] == b"HTTP/"
+        if (in_write := self.in_head if is_head else self.in_write) is not None:
+            self.in_head = self.in_write = None
             in_write()
 
     def pause_reading(self) -> None:
@@ -192,6 +204,113 @@ class CountingLog(MemoryStreamLog):
         return True
 
 
+class CountingWriter:
+    """Knows how many texts went through one lane to a durable log."""
+
+    def __init__(self, writer: TextWriter) -> None:
+        self._writer = writer
+        self.taken = 0
+
+    def add(self, texts: list[bytes]) -> bool:
+        count = len(texts)  # the log may keep the list, and add to it
+        has_taken = self._writer.add(texts)
+        self.taken += count * has_taken
+        return has_taken
+
+
+class CountingDurableLog(DurableStreamLog):
+    """Knows the lanes that lead to it; without `has_lanes` there are none."""
+
+    def __init__(self, *args: Any, has_lanes: bool, **bounds: Any) -> None:
+        super().__init__(*args, **bounds)
+        self.writers: list[CountingWriter] = []
+        self.opened: list[StreamId] = []
+        self._has_lanes = has_lanes
+
+    async def open(self, record: StreamRecord, **told: Any) -> Epoch | StreamStatus:
+        self.opened.append(record.id)
+        return await super().open(record, **told)
+
+    def text_writer(self, *of: Any) -> CountingWriter | None:  # type: ignore[override]
+        writer = super().text_writer(*of) if self._has_lanes else None
+        if writer is None:
+            return None
+        self.writers.append(CountingWriter(writer))
+        return self.writers[-1]
+
+
+class Database(DatabaseThread):
+    """Works in the loop and by its clock, so that two plays are alike."""
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **how)
+        #: Seconds from what is asked to the answer.
+        self.delay = 0.0
+        self.is_failing = False
+        self._jobs: deque[Callable[[], None]] = deque()
+
+    def start(self) -> None:
+        """There is no thread."""
+
+    def do(self, work: Callable[[Any], Any]) -> "asyncio.Future[Any]":
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def job() -> None:
+            try:
+                value = self._done(work)
+            except Exception as error:
+                if not result.done():
+                    result.set_exception(error)
+            else:
+                if not result.done():
+                    result.set_result(value)
+
+        self._ask(job)
+        return result
+
+    def do_later(self, work: Callable[[Any], None]) -> None:
+        def job() -> None:
+            with suppress(LogError):
+                self._done(work)
+
+        self._ask(job)
+
+    def stop(self) -> None:
+        while self._jobs:
+            self._jobs.popleft()()
+        self._asked.put(None)
+        self._work()  # which closes it
+
+    def _done(self, work: Callable[[Any], Any]) -> Any:
+        if self.is_failing:
+            raise StoreUnavailable("store: it is away")
+        return self._do(work, time.monotonic())
+
+    def _ask(self, job: Callable[[], None]) -> None:
+        self._jobs.append(job)
+        asyncio.get_running_loop().call_later(self.delay, self._do_next)
+
+    def _do_next(self) -> None:
+        if self._jobs:
+            self._jobs.popleft()()  # one behind the other, whatever the delays were
+
+
+class Storage(SqliteStorage):
+    """SQLite in memory, without threads."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:", now=lambda: 1.7e9)
+        self.database: Database
+
+    def _thread(self, does: str, on_doubt: Callable[[], None]) -> Database:
+        self.database = Database(self.path, name=does, on_doubt=on_doubt)
+        return self.database
+
+    async def close(self) -> None:
+        self._poller.close()
+        self.database.stop()
+
+
 class SameId:
     """Makes the same id for every stream, so that two plays say the same."""
 
@@ -219,7 +338,10 @@ class Asked:
     fields: tuple[tuple[str, Any], ...] = ()
     #: What the upstream sends that is asked to go on; without it nobody is.
     again: tuple[bytes, ...] = ()
+    #: The header that asks for a durable answer.
+    durable: str = ""
     max_stream_bytes: int = 64 << 20
+    max_pending_bytes: int = MAX_PENDING_BYTES
     spare_bytes: int = 1 << 20
 
     @property
@@ -233,6 +355,7 @@ class Asked:
         head = (
             f"POST /v1/{path} HTTP/{self.version}\r\nhost: h\r\nx-request-id: r\r\ncontent-type: application/json\r\n"
         )
+        head += f"{self.durable}\r\n" if self.durable else ""
         return f"{head}anthropic-version: 2023-06-01\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
 
     @property
@@ -247,7 +370,9 @@ class Asked:
 class Played:
     """All that was to be seen of one answer."""
 
-    #: When, and the body, of each write to the client.
+    #: The body of an answer that is no stream.
+    whole: Any
+    #: When, and the body, of each write to the client of one that is.
     body: list[tuple[float, Any]]
     #: What else was done to the client's connection.
     client: list[tuple[float, str]]
@@ -255,6 +380,8 @@ class Played:
     upstreams: list[list[tuple[float, str, bytes]]]
     #: What was found in the log, and what another follower was given.
     seen: list[Any]
+    #: What the log has in the end, of a durable answer: its blocks, how it stands, its account, its notes.
+    kept: list[Any]
     lines: list[dict[str, Any]]
     metrics: bytes
     #: How many texts went through each of the lanes.
@@ -278,7 +405,17 @@ class Stage:
         assert isinstance(loop, Loop)
         self.loop, self.asked = loop, asked
         self._lines = Lines()
-        self.gateway = Gateway(asked.settings, self._lines, chance=lambda: 0.5, now=lambda: 1.7e9)  # type: ignore[arg-type]
+        self.storage = Storage()
+        self.durable_log = CountingDurableLog(
+            self.storage,
+            now=loop.time,
+            max_stream_bytes=asked.max_stream_bytes,
+            max_pending_bytes=asked.max_pending_bytes,
+            has_lanes=has_lanes,
+        )
+        stores = Stores(self.durable_log, MemoryResponseStore())
+        journal: Any = self._lines
+        self.gateway = Gateway(asked.settings, journal, stores=stores, chance=lambda: 0.5, now=lambda: 1.7e9)
         self.gateway.log = self.log = CountingLog(
             asked.max_stream_bytes, spare_bytes=asked.spare_bytes, has_lanes=has_lanes
         )
@@ -290,9 +427,13 @@ class Stage:
         self.connection = made(config=config, server_state=ServerState(), app_state={})
         self.client = Wire(loop, self.connection)
         self.seen: list[Any] = []
+        self.kept: list[Any] = []
         self._asked_again = 0
+        self._is_client_full = False
 
     async def play(self, steps: Sequence["Step"]) -> None:
+        if self.asked.durable:
+            await self.durable_log.start()
         self.connection.connection_made(self.client)
         self.client.receive(self.asked.request)
         await self.turn()
@@ -302,13 +443,16 @@ class Stage:
         await ClientGoesOn().act(self)
         await self.turn()
         self.lose_upstream()
-        async with asyncio.timeout(3600):
-            while self.gateway.running:
-                await self.turn()
-                await asyncio.sleep(0.1)
+        while self.gateway.running:
+            await self.turn()
+            await asyncio.sleep(0.1)
         await self.turn()
         self.client.lose()
         await self.turn()
+        if self.asked.durable:
+            self.storage.database.is_failing = False
+            self.kept = await self._found(0)
+            await self.durable_log.close()
         await self.gateway.upstreams.close()
 
     async def turn(self) -> None:
@@ -321,6 +465,46 @@ class Stage:
                 self.loop.wires[self._asked_again].receive(data)
                 await asyncio.sleep(0)
 
+    async def look(self, after: int, *, stays: bool) -> None:
+        """Reads the log, and perhaps stays as a follower."""
+        self.seen += await self._found(after)
+        for stream in self._streams if stays else ():
+            with suppress(LogError):
+                await self._log.follow(stream, Offset(after), self._stay)
+
+    async def _found(self, after: int) -> list[Any]:
+        """What the log has of the answer."""
+        found: list[Any] = []
+        for stream in self._streams:
+            try:
+                found.append([(entry.offset, entry.block) for entry in await self._log.read(stream, Offset(after))])
+                if self.asked.durable:
+                    status = await self.durable_log.status(stream)
+                    found.append((status.last, status.has_ended, status.epoch, status.is_owned))
+                    found += [status.account, await self.durable_log.notes(stream)]
+                else:
+                    found.append(self.log.held(stream))
+            except LogError as error:
+                found.append(type(error))
+        return found
+
+    @property
+    def _log(self) -> StreamLog:
+        return self.durable_log if self.asked.durable else self.log
+
+    @property
+    def _streams(self) -> list[StreamId]:
+        return self.durable_log.opened or [production.stream for production in self.gateway.productions]
+
+    def fill_client(self, is_full: bool) -> None:
+        """The client's buffer is full, or has room again; a transport tells of it when it changes."""
+        if is_full is not self._is_client_full:
+            self._is_client_full = is_full
+            (self.connection.pause_writing if is_full else self.connection.resume_writing)()
+
+    def _stay(self, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
+        self.seen.append((self.loop.time(), first, list(blocks), ends))
+
     def receive(self, data: bytes) -> None:
         """The first upstream has sent something."""
         if self.loop.wires:
@@ -331,16 +515,19 @@ class Stage:
             self.loop.wires[0].lose(error)
 
     def played(self) -> Played:
-        is_chunked = self.asked.version == "1.1"
-        _, *written = [(at, data) for at, what, data in self.client.noted if what == "write"] or [(0.0, b"")]
+        (_, first), *written = [(at, data) for at, what, data in self.client.noted if what == "write"] or [(0.0, b"")]
+        head, _, whole = first.partition(b"\r\n\r\n")
+        is_chunked = b"transfer-encoding: chunked" in head
         return Played(
+            whole=whole,
             body=[(at, dechunked(data) if is_chunked else data) for at, data in written],
             client=[(at, what) for at, what, _ in self.client.noted if what != "write"],
             upstreams=[wire.noted for wire in self.loop.wires],
             seen=self.seen,
+            kept=self.kept,
             lines=self._lines.noted,
             metrics=self.gateway.metrics.render(),
-            lanes=[len(run) for run in self.log.runs],
+            lanes=[*map(len, self.log.runs), *(writer.taken for writer in self.durable_log.writers)],
         )
 
 
@@ -358,7 +545,8 @@ def played(asked: Asked, steps: Sequence["Step"], *, has_lanes: bool = True) -> 
 
         async def play() -> Played:
             stage = Stage(asked, has_lanes=has_lanes)
-            await stage.play(steps)
+            async with asyncio.timeout(3600):
+                await stage.play(steps)
             return stage.played()
 
         found = runner.run(play())
@@ -370,14 +558,15 @@ def played(asked: Asked, steps: Sequence["Step"], *, has_lanes: bool = True) -> 
 
 def in_words(answer: Played) -> Played:
     """The same with the values of its events in place of their bytes."""
-    return replace(answer, body=_values(answer.body), seen=_values(answer.seen))
+    whole = json.loads(answer.whole) if answer.whole else answer.whole
+    return replace(answer, whole=whole, body=_values(answer.body), seen=_values(answer.seen), kept=_values(answer.kept))
 
 
 def _values(found: object) -> object:
     match found:
         case bytes():
-            events = SseReader().feed(found)
-            return [(type, said if said == b"[DONE]" else json.loads(said)) for type, said in events] or found
+            said = [(type, data if data == b"[DONE]" else json.loads(data)) for type, data in SseReader().feed(found)]
+            return (re.findall(rb"^id: (\d+)$", found, re.MULTILINE), said) if said else found
         case Held(last, _, followers):
             return last, followers  # its size depends on the letters that are escaped, too
         case list() | tuple():
@@ -422,15 +611,18 @@ class Silence:
 
 @dataclass(frozen=True)
 class ClientIsSlow:
-    """The client's buffer is full; with `in_write` the next write fills it."""
+    """The client's buffer is full; with `in_write` the next write of a body fills it, with `in_head` that of a head."""
 
     in_write: bool = False
+    in_head: bool = False
 
     async def act(self, stage: Stage) -> None:
-        if self.in_write:
-            stage.client.in_write = stage.connection.pause_writing
+        if self.in_head:
+            stage.client.in_head = partial(stage.fill_client, True)
+        elif self.in_write:
+            stage.client.in_write = partial(stage.fill_client, True)
         else:
-            stage.connection.pause_writing()
+            stage.fill_client(True)
 
 
 @dataclass(frozen=True)
@@ -438,8 +630,8 @@ class ClientGoesOn:
     """The client's buffer has room again."""
 
     async def act(self, stage: Stage) -> None:
-        stage.client.in_write = None
-        stage.connection.resume_writing()
+        stage.client.in_write = stage.client.in_head = None
+        stage.fill_client(False)
 
 
 @dataclass(frozen=True)
@@ -470,6 +662,7 @@ class WeStop:
 
     async def act(self, stage: Stage) -> None:
         stage.gateway.stop_answers()
+        await stage.gateway.durable.hand_over()
 
 
 @dataclass(frozen=True)
@@ -480,22 +673,66 @@ class Look:
     stays: bool = False
 
     async def act(self, stage: Stage) -> None:
-        for production in list(stage.gateway.productions):
-            stream, seen = production.stream, stage.seen
-            try:
-                seen.append([(entry.offset, entry.block) for entry in await stage.log.read(stream, Offset(self.after))])
-                seen.append(stage.log.held(stream))
-                if self.stays:
-                    await stage.log.follow(stream, Offset(self.after), partial(self._stay, stage))
-            except LogError as error:
-                seen.append(type(error))
-
-    @staticmethod
-    def _stay(stage: Stage, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
-        stage.seen.append((stage.loop.time(), first, list(blocks), ends))
+        await stage.look(self.after, stays=self.stays)
 
 
-Step = Read | Silence | ClientIsSlow | ClientGoesOn | ClientLeaves | UpstreamLeaves | WeStop | Look
+@dataclass(frozen=True)
+class StoreIsSlow:
+    """The store takes so long for each answer from now on."""
+
+    seconds: float
+
+    async def act(self, stage: Stage) -> None:
+        stage.storage.database.delay = self.seconds
+
+
+@dataclass(frozen=True)
+class StoreFails:
+    """The store is away for a while."""
+
+    seconds: float
+
+    async def act(self, stage: Stage) -> None:
+        database = stage.storage.database
+        database.is_failing = True
+        stage.loop.call_later(self.seconds, setattr, database, "is_failing", False)
+
+
+@dataclass(frozen=True)
+class AnotherClaims:
+    """The stream becomes another owner's."""
+
+    async def act(self, stage: Stage) -> None:
+        for stream in stage.durable_log.opened:
+            with suppress(LogError):
+                await stage.durable_log.claim(stream, on_lost=say_nothing)
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Somebody cancels the stream; where the store takes no end, nobody else is here to write one."""
+
+    async def act(self, stage: Stage) -> None:
+        for stream in stage.durable_log.opened:
+            with suppress(LogError, TimeoutError):
+                async with asyncio.timeout(60):
+                    await stage.gateway.durable.cancel(stream)
+
+
+Step = (
+    Read
+    | Silence
+    | ClientIsSlow
+    | ClientGoesOn
+    | ClientLeaves
+    | UpstreamLeaves
+    | WeStop
+    | Look
+    | StoreIsSlow
+    | StoreFails
+    | AnotherClaims
+    | Cancelled
+)
 
 
 # what an upstream says
@@ -695,6 +932,11 @@ HAPPENINGS: st.SearchStrategy[Step] = st.one_of(
     st.just(ClientGoesOn()),
     st.just(ClientGoesOn()),
 )
+STORE_HAPPENINGS: st.SearchStrategy[Step] = st.one_of(
+    HAPPENINGS,
+    st.sampled_from([0.0, 0.0004, 0.004, 0.02, 0.3]).map(StoreIsSlow),
+    st.sampled_from([0.01, 0.4, 3.0, 14.0]).map(StoreFails),
+)
 LOOKS = st.builds(Look, st.integers(0, 9), st.booleans())
 ENDINGS: st.SearchStrategy[list[Step]] = st.one_of(
     st.just([]),
@@ -703,18 +945,24 @@ ENDINGS: st.SearchStrategy[list[Step]] = st.one_of(
     st.booleans().map(lambda is_reset: [UpstreamLeaves(is_reset)]),
     st.just([WeStop()]),
 )
+STORE_ENDINGS: st.SearchStrategy[list[Step]] = st.one_of(
+    ENDINGS, st.just([AnotherClaims()]), st.just([Cancelled()]), st.just([StoreFails(60.0)])
+)
 
 
 @st.composite
-def scripts(draw: st.DrawFn, upstream: str, *, looks: bool = True) -> list[Step]:
+def scripts(draw: st.DrawFn, upstream: str, *, looks: bool = True, is_durable: bool = False) -> list[Step]:
     """What happens to an answer of this dialect; most of it are pieces of text, each of them a chunk and a read."""
-    way = UPSTREAMS[upstream]
+    way, happenings = UPSTREAMS[upstream], STORE_HAPPENINGS if is_durable else HAPPENINGS
     sent: list[bytes | Step] = [chunk(way.write(data)) for data in way.begin]
     begin = draw(st.sampled_from(["t", "t", "t", ""]))
-    for kind in begin + "".join(draw(st.lists(st.sampled_from("tttttoofchjn"), min_size=2, max_size=14))):
+    for kind in begin + "".join(draw(st.lists(st.sampled_from("tttttoofchjnw"), min_size=2, max_size=14))):
         match kind:
             case "t":
                 sent += [chunk(way.write(way.text(text))) for text in draw(st.lists(TEXTS, min_size=6, max_size=16))]
+            case "w":  # the log commits between them
+                for text in draw(st.lists(TEXTS, min_size=2, max_size=6)):
+                    sent += [chunk(way.write(way.text(text))), Silence(draw(st.sampled_from([0.0, 0.002, 0.006])))]
             case "o":
                 sent.append(chunk(draw(st.sampled_from(ODDITIES[upstream]))))
             case "f":
@@ -729,10 +977,10 @@ def scripts(draw: st.DrawFn, upstream: str, *, looks: bool = True) -> list[Step]
                 inner = [chunk(way.write(way.text(text))) for text in texts]
                 sent += [b"%x\r\n" % sum(map(len, inner)), *inner, b"\r\n"]
             case _:
-                sent.append(draw(HAPPENINGS | LOOKS if looks else HAPPENINGS))
+                sent.append(draw(happenings | LOOKS if looks else happenings))
     if draw(st.booleans()):
         sent += [*(chunk(way.write(data)) for data in way.end), END]
-    ending = draw(ENDINGS)
+    ending = draw(STORE_ENDINGS if is_durable else ENDINGS)
     if ending:
         at = draw(st.integers(0, len(sent)))
         sent[at:at] = ending
@@ -782,6 +1030,47 @@ def test_lanes_change_nothing_whatever_happens(asked: Asked) -> None:
 
     look()
     assert sum(taken > 3 for taken in in_lanes) > 0.25 * len(in_lanes)
+
+
+DURABLE = "unbroken-durable: true"
+
+DURABLY_ASKED = [
+    Asked("openai-chat", "openai-chat", durable=DURABLE),
+    Asked("openai-chat", "openai-chat", durable="idempotency-key: k", fields=(("n", 2),)),
+    Asked("openai-chat", "openai-chat", durable=DURABLE, max_stream_bytes=9000),
+    Asked("openai-chat", "openai-chat", durable=DURABLE, max_pending_bytes=3000),
+    Asked("openai-chat", "openai-chat", durable=DURABLE, fields=(("stream", False),)),
+    Asked("openai-chat", "openai-chat", durable=DURABLE, version="1.0"),
+    Asked("anthropic-messages", "openai-chat", durable=DURABLE),
+    Asked("openai-chat", "anthropic-messages", durable=DURABLE),
+]
+
+
+@pytest.mark.parametrize("asked", DURABLY_ASKED, ids=lambda asked: f"{asked.client} of {asked.upstream}")
+def test_lanes_to_a_durable_log_change_nothing_whatever_happens(asked: Asked) -> None:
+    in_lanes: list[int] = []
+
+    @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(scripts(asked.upstream, is_durable=True))
+    def look(steps: list[Step]) -> None:
+        answer = check(asked, *steps)
+        in_lanes.append(answer.in_lanes)
+        if asked.durable == DURABLE and isinstance(
+            answer.kept[0], list
+        ):  # else it has failed at once, and is forgotten
+            said = re.sub(rb"(?m)^event: ping\ndata: .*\n\n|^: keep-alive\n", b"", followed(answer))
+            assert b"".join(block for _, block in answer.kept[0]).startswith(said)
+
+    look()
+    assert sum(taken > 3 for taken in in_lanes) > 0.25 * len(in_lanes)
+
+
+def followed(answer: Played) -> bytes:
+    """The blocks that the client was sent, each with the next number."""
+    read_events(answer.text)
+    numbers = re.findall(rb"(?m)^id: (\d+)$", answer.text)
+    assert numbers == [b"%d" % number for number in range(1, len(numbers) + 1)]
+    return re.sub(rb"(?m)^id: \d+\n", b"", answer.text)
 
 
 def read_events(text: bytes) -> list[SseEvent]:
@@ -895,6 +1184,20 @@ def test_a_line_end_beside_a_text_breaks_the_event(client: str, upstream: str, b
             reads = [Read(b"".join(read.data for read in reads))]
         answer = check(Asked(client, upstream), *way.begins, *way.says(*"abcdef"), *reads, *way.ends)
         assert spoken(answer) == "abcdeflast"
+        assert answer.lines[0]["outcome"] == "malformed"
+
+
+@pytest.mark.parametrize("durable", ["", DURABLE])
+@pytest.mark.parametrize(("client", "upstream"), [*PAIRS, ("anthropic-messages", "anthropic-messages")])
+def test_events_of_several_lines_are_no_model_of_broken_ones(client: str, upstream: str, durable: str) -> None:
+    """A line end in the data of an event is the end of one `data:` line and the start of the next; alone it is none."""
+    way = UPSTREAMS[upstream]
+    for place in (b'"index"', b'"delta"'):
+        events = [way.write(way.text(text)) for text in words(*ALPHABET)]
+        spread = [Read(chunk(event.replace(place, b"\ndata: " + place))) for event in events]
+        broken = [Read(chunk(event.replace(place, b"\n" + place))) for event in events]
+        answer = check(Asked(client, upstream, durable=durable), *way.begins, *spread, *broken[:3], *way.ends)
+        assert spoken(answer) == ALPHABET
         assert answer.lines[0]["outcome"] == "malformed"
 
 
@@ -1035,14 +1338,113 @@ def test_gaps_between_texts_are_counted_as_they_were() -> None:
     assert len({line.split()[-1] for line in buckets}) > 3
 
 
-def test_an_answer_that_is_cut_in_a_lane_goes_on_from_all_that_was_said() -> None:
+@pytest.mark.parametrize("durable", ["", DURABLE])
+def test_an_answer_that_is_cut_in_a_lane_goes_on_from_all_that_was_said(durable: str) -> None:
     again = tuple(read.data for read in (*CHAT.begins, *CHAT.says(*ALPHABET), *CHAT.ends))
     for count in range(4, 26):
         steps = [*CHAT.begins, *CHAT.says(*ALPHABET[:count]), UpstreamLeaves(), Silence(1.0)]
-        answer = check(Asked(again=again), *steps)
+        answer = check(Asked(again=again, durable=durable), *steps)
         assert spoken(answer) == ALPHABET
         assert answer.lines[0]["continued"] == 1
-        assert answer.in_lanes == max(0, count - 3)
+        assert answer.in_lanes == max(0, count - 1 - FITS_BEFORE_LANE)
+
+
+# to a durable log
+
+
+@pytest.mark.parametrize("fields", [(), (("stream", False),)], ids=["stream", "whole"])
+@pytest.mark.parametrize(("client", "upstream"), PAIRS)
+def test_the_pieces_of_a_durable_answer_go_through_a_lane(
+    client: str, upstream: str, fields: tuple[tuple[str, Any], ...]
+) -> None:
+    way = UPSTREAMS[upstream]
+    texts = [step for read in way.says(*ALPHABET) for step in (read, Silence(0.01))]
+    answer = check(Asked(client, upstream, fields=fields, durable=DURABLE), *way.begins, *texts, *way.ends)
+    assert answer.lines[0]["outcome"] == "finished"
+    assert answer.in_lanes > 20
+    log, (last, has_ended, *_), *_ = answer.kept
+    assert [offset for offset, _ in log] == [*range(1, last + 1)]
+    assert has_ended
+    if fields:
+        return
+    assert spoken(answer) == ALPHABET
+    assert followed(answer) == b"".join(block for _, block in log)
+    assert len(answer.body) > 26, "each commit is a write"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.02])
+def test_durable_texts_that_wait_for_the_store_are_committed_together(seconds: float) -> None:
+    texts = [step for read in CHAT.says(*ALPHABET) for step in (read, Silence(0.003))]
+    answer = check(Asked(durable=DURABLE), *CHAT.begins, StoreIsSlow(seconds), *texts, *CHAT.ends)
+    assert answer.in_lanes > 20
+    assert spoken(answer) == ALPHABET
+    assert 3 < len(answer.body) < 26
+
+
+STORE_HAPPENS: dict[str, list[Step]] = HAPPENS | {
+    "the store is slow": [StoreIsSlow(0.3)],
+    "the store is slow for a while": [StoreIsSlow(0.3), Silence(0.1), StoreIsSlow(0.0)],
+    "the store is away for a while": [StoreFails(3.0)],
+    "the store is away for a long while": [StoreFails(60.0)],
+    "the store is away for a long while, and nobody speaks": [StoreFails(60.0), Silence(20.0)],
+    "another claims the stream": [AnotherClaims()],
+    "the stream is cancelled": [Cancelled()],
+}
+
+
+@pytest.mark.parametrize("name", STORE_HAPPENS)
+@pytest.mark.parametrize(("client", "upstream"), PAIRS)
+def test_whatever_happens_beside_a_lane_to_a_durable_log(client: str, upstream: str, name: str) -> None:
+    way = UPSTREAMS[upstream]
+    before, between, behind = way.says(*ALPHABET[:20]), way.says(*ALPHABET[20:23]), way.says(*ALPHABET[23:])
+    happens = [*STORE_HAPPENS[name], *between, Silence(0.02), ClientGoesOn(), *behind]
+    for gap in (0.0, 0.003, 0.02):  # nothing is committed, something, everything
+        steps = [*way.begins, *before[:10], Silence(0.02), *before[10:], Silence(gap), *happens, *way.ends]
+        answer = check(Asked(client, upstream, durable=DURABLE), *steps)
+        assert answer.in_lanes > 15
+        assert ALPHABET.startswith(spoken(answer))
+
+
+def test_a_durable_answer_whose_head_fills_the_clients_buffer_comes_once() -> None:
+    """A client that has not read its last answer has little room for the head of the next."""
+    begin, texts = CHAT.begins, [step for read in CHAT.says(*ALPHABET) for step in (read, Silence(0.01))]
+    steps = [begin[0], ClientIsSlow(in_head=True), *begin[1:], *texts[:20], ClientGoesOn(), *texts[20:], *CHAT.ends]
+    answer = check(Asked(durable=DURABLE), *steps)
+    assert followed(answer) == b"".join(block for _, block in answer.kept[0])
+
+
+def test_no_more_durable_blocks_wait_for_the_store_than_may() -> None:
+    """Lanes are bound to the byte as all that is appended is."""
+    steps = [*CHAT.begins, *CHAT.says(*"abc"), Silence(1.0), *CHAT.says(*ALPHABET), Silence(1.0)]
+    lengths = []
+    for bound in range(1200, 1500, 10):
+        answer = check(Asked(durable=DURABLE, max_pending_bytes=bound), *steps, *CHAT.ends)
+        assert answer.in_lanes > 5
+        lengths.append(len(answer.kept[0]))
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1] < len(CHAT_BEGIN) + 3 + len(ALPHABET)
+
+
+def test_a_durable_stream_is_as_long_as_it_may_be() -> None:
+    joined = [Read(b"".join(read.data for read in CHAT.says(*"xyz")))] * 5
+    for bound in range(2000, 2600, 10):
+        asked = Asked(durable=DURABLE, max_stream_bytes=bound)
+        answer = check(asked, *CHAT.begins, *CHAT.says(*"abcdef"), Silence(0.1), *joined, *CHAT.ends)
+        assert answer.in_lanes > 4
+        assert sum(len(block) for _, block in answer.kept[0][:-1]) <= bound
+
+
+@pytest.mark.parametrize("letters", [LONGEST - 400, LONGEST - 200])
+def test_how_a_durable_answer_fails_that_is_too_long_to_be_continued(letters: int) -> None:
+    again = tuple(read.data for read in (*CHAT.begins, *CHAT.says("again"), *CHAT.ends))
+    said = CHAT.says(*["x" * letters] * ((1 << 20) // letters + 5))
+    outcomes = set()
+    for less in range(0, 40, 4):
+        steps = [*CHAT.begins, *said[less:], Silence(0.02), UpstreamLeaves(), Silence(1.0)]
+        answer = check(Asked(durable=DURABLE, again=again), *steps)
+        assert answer.in_lanes > 200
+        outcomes.add(answer.lines[-1]["message"])
+    assert len(outcomes) > 1
 
 
 # through sockets

@@ -304,6 +304,17 @@ def test_a_member_of_the_same_name_is_not_taken_for_the_text(
     assert to_messages(messages_of_chat(), events) == [(0, "right")] * 8
 
 
+@pytest.mark.parametrize("place", ['"delta"', '"finish_reason"'], ids=["before the text", "behind it"])
+def test_a_text_over_several_lines_is_no_model_of_a_broken_event(place: str) -> None:
+    """Read as bytes, where each line begins with its own `data:`, nothing looks like its data."""
+    relay = messages_of_chat()
+    for number in range(40):
+        type, data = chat_event(f'"content":"{number}"')
+        spread = SseEvent(type, data.replace(place.encode(), b"\n" + place.encode()))
+        assert relay.feed(spread)
+        assert relay.shortcut is None or relay.shortcut.fill(b"data: %b\n\n" % spread.data) is None
+
+
 # What real servers send.
 
 CASES = [case for case in all_cases() if case.expected.get("n", 1) == 1 and case.name != "openai_audio"]

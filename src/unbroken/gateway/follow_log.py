@@ -44,6 +44,7 @@ class LogFollower(StreamFollower):
         self._unfollow: Callable[[], None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._is_beginning = self._has_paused = False
+        self._is_paused = connection.flow.write_paused  # the head of the answer may have filled its buffer
 
     async def begin(self) -> None:
         """Follows the log from where the client stands.
@@ -98,7 +99,7 @@ class LogFollower(StreamFollower):
         if is_paused:
             self._has_paused = True
             self._leave_log()
-        elif not self._is_beginning and not self.ended.done():
+        elif not (self._is_beginning or self._is_following) and not self.ended.done():
             self._returning = asyncio.create_task(self._return())
 
     async def _return(self) -> None:
@@ -108,6 +109,10 @@ class LogFollower(StreamFollower):
             self._end(Ending.LEFT)
         finally:
             self._returning = None
+
+    @property
+    def _is_following(self) -> bool:
+        return self._unfollow is not None or self._returning is not None
 
     def _leave_log(self) -> None:
         if self._unfollow is not None:
