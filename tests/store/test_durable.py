@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.appends import append_of
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
 from unbroken.store.durable import DurableStreamLog
 from unbroken.store.log import (
@@ -527,7 +528,7 @@ async def test_what_a_dead_owner_ended_but_did_not_gather_is_kept_for_its_time_t
     storage = place.storage(retention=60.0)
     elsewhere = await place.open(storage)
     epoch = await log.create(STREAM, keep=True)
-    await dead.commit([Append(STREAM, epoch, Offset(1), blocks("end"), ends=True)])
+    await dead.commit([append_of(STREAM, epoch, Offset(1), blocks("end"), ends=True)])
     place.clock.time += LEASE + 1
     await renewed(storage)
     assert (await elsewhere.status(STREAM)).has_ended
@@ -680,7 +681,7 @@ async def test_a_full_disk_refuses_and_is_used_again_when_there_is_room(place: P
     big = Block(b"x" * 500_000)
     await storage.write(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall())
     with pytest.raises(StoreUnavailable, match="full: make room") as raised:
-        await storage.commit([Append(STREAM, epoch, Offset(1), [big])])
+        await storage.commit([append_of(STREAM, epoch, Offset(1), [big])])
     assert str(place.path) in str(raised.value)
     await storage.write(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall())
     log.append(STREAM, epoch, [big], note=b"once")
@@ -695,10 +696,10 @@ async def test_a_commit_that_is_repeated_is_not_made_twice(place: Place) -> None
     storage = place.storage()
     log = await place.open(storage)
     epoch = await log.create(STREAM, keep=True)
-    group = [Append(STREAM, epoch, Offset(1), blocks("a", "b"), note=b"n", account=b"acc")]
+    group = [append_of(STREAM, epoch, Offset(1), blocks("a", "b"), note=b"n", account=b"acc")]
     assert await storage.commit(group) == {}
     assert await storage.commit(group) == {}
-    longer = [Append(STREAM, epoch, Offset(2), blocks("b", "c"))]
+    longer = [append_of(STREAM, epoch, Offset(2), blocks("b", "c"))]
     assert await storage.commit(longer) == {}
     assert list((await storage.read(STREAM, Offset(0))).blocks) == [b"a", b"b", b"c"]
     assert await storage.notes(STREAM) == b"n"

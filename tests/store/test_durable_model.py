@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId
+from unbroken.store import sqlite_gather
 from unbroken.store.durable import DurableStreamLog
 from unbroken.store.log import LogError, StaleEpoch, StreamEnded
 from unbroken.store.sqlite import SqliteStorage
@@ -30,6 +31,15 @@ async def sqlite_stores() -> AsyncIterator[Sequence[StreamStorage]]:
 
 
 @asynccontextmanager
+async def hasty_sqlite_stores() -> AsyncIterator[Sequence[StreamStorage]]:
+    """A stream is gathered after every few blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_gather, "SEGMENT_BLOCKS", 4)
+        async with sqlite_stores() as stores:
+            yield stores
+
+
+@asynccontextmanager
 async def valkey_stores() -> AsyncIterator[Sequence[StreamStorage]]:
     from tests.store.valkey_server import valkey_url
     from unbroken.store.valkey import ValkeyStorage
@@ -38,7 +48,7 @@ async def valkey_stores() -> AsyncIterator[Sequence[StreamStorage]]:
         yield [ValkeyStorage(url, lease=3600.0, retention=3600.0, max_live_bytes=1 << 30) for _ in range(2)]
 
 
-STORES: dict[str, Stores] = {"sqlite": sqlite_stores, "valkey": valkey_stores}
+STORES: dict[str, Stores] = {"sqlite": sqlite_stores, "hasty sqlite": hasty_sqlite_stores, "valkey": valkey_stores}
 
 
 class Reader:
@@ -111,6 +121,24 @@ class Workers(RuleBasedStateMachine):
         except StreamEnded:
             pass
 
+        self._turn(turns)
+
+    @rule(back=st.integers(0, 2), many=st.integers(1, 3), way=st.integers(0, 1), turns=st.integers(0, 3))
+    def append_texts(self, back: int, many: int, way: int, turns: int) -> None:
+        """As `append`, text by text, with one of two things around them."""
+        epoch = Epoch(max(1, max(self.owners) - back))
+        before, after = ((b"%d:" % epoch, b" "), (b" %d:" % epoch, b""))[way]
+        writer = self.logs[self.owners[epoch]].text_writer(STREAM, epoch, before, after)
+        if writer is None:
+            assert epoch < max(self.owners)
+            return
+        for _ in range(many):
+            if not writer.add([b"%d" % (self.appended[epoch] + 1)]):
+                break
+            self.appended[epoch] += 1
+        self._turn(turns)
+
+    def _turn(self, turns: int) -> None:
         async def turn() -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -12,8 +12,9 @@ from unbroken.chat.stream import Block, Offset, OwnerId, StreamId, StreamRecord
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.durable import DurableStreamLog
 from unbroken.store.held import Run
-from unbroken.store.pieces import join_pieces, pack, read_blocks, unpack, write_pieces
+from unbroken.store.pieces import PackedRun, Part, RunUnknown, join_pieces, pack, read_blocks, unpack, write_pieces
 from unbroken.store.sqlite import SqliteStorage
+from unbroken.store.sqlite_tail import Tail
 
 STREAM = StreamId("chatcmpl-one")
 BLOCKS = st.lists(st.binary(max_size=8).map(Block), max_size=5)
@@ -21,18 +22,54 @@ RUNS = st.builds(Run, st.binary(max_size=4), st.binary(max_size=4), st.lists(st.
 PARTS = st.lists(BLOCKS | RUNS, max_size=5)
 
 
-def all_of(parts: list[list[Block] | Run]) -> list[Block]:
+def all_of(parts: list[Part]) -> list[Block]:
     return [block for part in parts for block in part]
 
 
+read_pieces = msgspec.msgpack.Decoder(list[bytes | PackedRun]).decode
+
+
 @given(PARTS)
-def test_what_was_written_is_read(parts: list[list[Block] | Run]) -> None:
+def test_what_was_written_is_read(parts: list[Part]) -> None:
     assert read_blocks(write_pieces(parts)) == all_of(parts)
-    assert [block for part in parts for block in unpack(pack(part))] == all_of(parts)
+    for part in parts:
+        assert all_of(unpack(read_pieces(msgspec.msgpack.encode(pack(part))))) == list(part)
+
+
+FEW_RUNS = st.builds(
+    Run, st.sampled_from([b"", b"<"]), st.sampled_from([b"", b">"]), st.lists(st.just(b"t"), max_size=2)
+)
+
+
+@given(st.lists(st.tuples(FEW_RUNS | BLOCKS, st.booleans()), max_size=8))
+def test_what_a_writer_has_in_the_journal_is_what_a_reader_finds_there(rows: list[tuple[Part, bool]]) -> None:
+    written, read = Tail(0), Tail(0)
+    for row, (part, is_anew) in enumerate(rows, 1):
+        if is_anew:
+            written.name_run_anew()
+        pieces = read_pieces(msgspec.msgpack.encode(pack(part, written.run)))
+        size = sum(map(len, part))
+        written.add(row, part, size, False, b"", b"")
+        read.add_pieces(row, pieces, False, b"", b"")
+        assert read.blocks == written.blocks == all_of([part for part, _ in rows[:row]])
+        assert (read.last, read.count, read.size) == (written.last, written.count, written.size)
+
+
+def test_a_run_that_goes_on_is_named_once() -> None:
+    run = Run(b"<" * 300, b">" * 300, [b"text"])
+    assert len(msgspec.msgpack.encode(pack(run, run))) < 12
+    assert len(msgspec.msgpack.encode(pack(run, Run(b"<", b">", [b"text"])))) > 600
+
+
+def test_a_run_whose_beginning_was_not_read_is_unknown() -> None:
+    with pytest.raises(RunUnknown):
+        unpack([PackedRun(None, None, [b"text"])])
+    with pytest.raises(RunUnknown):
+        unpack([b"a block", PackedRun(None, None, [b"text"])], Run(b"<", b">", []))
 
 
 @given(st.lists(PARTS, max_size=3))
-def test_joined_bodies_hold_the_blocks_of_all(several: list[list[list[Block] | Run]]) -> None:
+def test_joined_bodies_hold_the_blocks_of_all(several: list[list[Part]]) -> None:
     joined = join_pieces(write_pieces(parts) for parts in several)
     assert read_blocks(joined) == [block for parts in several for block in all_of(parts)]
 

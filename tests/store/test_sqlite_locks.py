@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.appends import append_of
 from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord
 from unbroken.store.sqlite import SqliteStorage
 from unbroken.store.sqlite_gather import KEPT_ROWS, SEGMENT_BLOCKS
-from unbroken.store.storage import Append
 
 pytestmark = pytest.mark.anyio
 
@@ -59,9 +59,9 @@ async def test_a_writer_that_began_anew_after_an_error_still_holds_the_file(tmp_
         with pytest.raises(Exception, match="no such table"):
             await storage.write(lambda connection: connection.execute("SELECT * FROM nowhere"))
         status = await storage.status(STREAM)
-        await storage.commit([Append(STREAM, status.epoch, Offset(1), [Block(b"data: 1\n\n")], False, b"", b"")])
+        await storage.commit([append_of(STREAM, status.epoch, Offset(1), [Block(b"data: 1\n\n")], False, b"", b"")])
         await visit(path)
-        await storage.commit([Append(STREAM, status.epoch, Offset(2), [Block(b"data: 2\n\n")], False, b"", b"")])
+        await storage.commit([append_of(STREAM, status.epoch, Offset(2), [Block(b"data: 2\n\n")], False, b"", b"")])
         other = SqliteStorage(path)
         await other.start(OwnerId("two"))
         try:
@@ -79,14 +79,14 @@ async def test_what_was_committed_before_an_error_stays_when_the_journal_is_clea
     try:
         for stream in (quiet, busy):
             await storage.create(StreamRecord(id=stream))
-        await storage.commit([Append(quiet, Epoch(1), Offset(1), [Block(b"data: 1\n\n")], True, b"", b"")])
+        await storage.commit([append_of(quiet, Epoch(1), Offset(1), [Block(b"data: 1\n\n")], True, b"", b"")])
         quieter = StreamId("chatcmpl-quieter")
         await storage.create(StreamRecord(id=quieter))
-        await storage.commit([Append(quieter, Epoch(1), Offset(1), [Block(b"data: 1\n\n")], False, b"", b"")])
+        await storage.commit([append_of(quieter, Epoch(1), Offset(1), [Block(b"data: 1\n\n")], False, b"", b"")])
         with pytest.raises(Exception, match="no such table"):
             await storage.write(lambda connection: connection.execute("SELECT * FROM nowhere"))
         for offset in range(1, 3 * (KEPT_ROWS + SEGMENT_BLOCKS)):
-            await storage.commit([Append(busy, Epoch(1), Offset(offset), [Block(b"data: 2\n\n")], False, b"", b"")])
+            await storage.commit([append_of(busy, Epoch(1), Offset(offset), [Block(b"data: 2\n\n")], False, b"", b"")])
         for stream in (quiet, quieter):
             assert (await storage.read(stream, Offset(0))).blocks == [b"data: 1\n\n"]
         assert (await storage.status(quiet)).has_ended

@@ -12,10 +12,10 @@ import pytest
 #: Run by somebody who is not root, for whom a file's mode counts.
 PROGRAM = """
 import asyncio, concurrent.futures.thread, os, sys  # all that is imported later, while it may be read
+from tests.store.appends import append_of
 from unbroken.chat.stream import Block, Offset, OwnerId, StreamId, StreamRecord
 from unbroken.store.log import StoreUnavailable
 from unbroken.store.sqlite import SqliteStorage
-from unbroken.store.storage import Append
 
 path, user = sys.argv[1], int(sys.argv[2])
 
@@ -26,7 +26,7 @@ async def main():
     try:
         await storage.start(OwnerId("one"))
         await storage.create(StreamRecord(id=StreamId("a")))
-        await storage.commit([Append(StreamId("a"), 1, Offset(1), [Block(b"x")])])
+        await storage.commit([append_of(StreamId("a"), 1, Offset(1), [Block(b"x")])])
     except StoreUnavailable as error:
         print("refused:", error)
     else:

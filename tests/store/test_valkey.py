@@ -8,6 +8,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.store.appends import append_of
 from tests.store.valkey_server import skip_without_server, valkey_url
 from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord
 from unbroken.store.log import (
@@ -80,7 +81,7 @@ def append(
     note: bytes = b"",
     account: bytes = b"",
 ) -> Append:
-    return Append(stream, Epoch(epoch), Offset(first), blocks(*texts), ends, note, account)
+    return append_of(stream, Epoch(epoch), Offset(first), blocks(*texts), ends, note, account)
 
 
 async def commit(storage: ValkeyStorage, *appends: Append) -> dict[StreamId, type[LogError]]:
@@ -389,6 +390,6 @@ async def test_two_gateways_with_prefixes_of_their_own_share_a_server(url: str) 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=20), st.binary(max_size=20), st.booleans())
 def test_what_followers_are_told_is_what_was_appended(pieces: list[bytes], note: bytes, ends: bool) -> None:
     given_blocks = [Block(piece) for piece in pieces]
-    message = write_append(Append(ONE, Epoch(3), Offset(7), given_blocks, ends, note, b"{}"))
+    message = write_append(append_of(ONE, Epoch(3), Offset(7), given_blocks, ends, note, b"{}"))
     news = read_news(message)
     assert (news.first, news.blocks, news.has_ended) == (7, given_blocks, ends)

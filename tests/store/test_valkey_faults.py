@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.store.appends import append_of
 from tests.store.valkey_server import ValkeyServer, own_server, skip_without_server
 from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord
 from unbroken.store.log import StoreUnavailable, StreamUnknown
@@ -43,7 +44,7 @@ async def opened(url: str, owner: str = "here", *, timeout: float = 20.0) -> Asy
 
 
 def append(stream: StreamId, first: int, *texts: str, epoch: int = 1, note: bytes = b"") -> Append:
-    return Append(stream, Epoch(epoch), Offset(first), [Block(text.encode()) for text in texts], note=note)
+    return append_of(stream, Epoch(epoch), Offset(first), [Block(text.encode()) for text in texts], note=note)
 
 
 async def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import redis
 
+from tests.store.appends import append_of
 from tests.store.valkey_server import skip_without_server, valkey_url
 from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord
 from unbroken.store.log import OffsetUnknown, StreamUnknown
-from unbroken.store.storage import Append, Stored
+from unbroken.store.storage import Stored
 from unbroken.store.valkey import ValkeyStorage
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +57,7 @@ class Writer:
             await self._storage.create(StreamRecord(id=stream))
         first = self._last.get(stream, 0) + 1
         self._last[stream] = first + len(texts) - 1
-        written = Append(stream, Epoch(1), Offset(first), blocks(*texts), ends)
+        written = append_of(stream, Epoch(1), Offset(first), blocks(*texts), ends)
         assert not await self._storage.commit([written])
 
 

@@ -247,10 +247,11 @@ class DurableStreamLog:
         first = Offset(owned.last + 1)
         owned.last += len(blocks)
         if (pending := owned.pending) is None:
-            owned.pending = Append(stream, epoch, first, list(blocks), ends, note, account)
+            owned.pending = Append(stream, epoch, first, list(blocks), added, ends, note, account)
             committer.add(owned, added + len(account))
         else:
             pending.add(blocks)
+            pending.size += added
             pending.ends = ends
             pending.note += note
             pending.account = account or pending.account
@@ -282,10 +283,11 @@ class DurableStreamLog:
 
     def deliver(self, owned: Owned, append: Append) -> None:
         """Takes a committed append to the cache, and so to the followers."""
-        if self._owned.get(append.stream) is not owned:
+        if not owned.is_ours:
             return  # forgotten, or lost meanwhile: then it is read from the storage
-        self._mirrors.take(append.stream, append.first, append.blocks, append.ends)
-        if append.ends and self._owned.get(append.stream) is owned:
+        self._cache.take(append.stream, append.first, append.blocks, append.ends)
+        if append.ends and owned.is_ours:
+            self._mirrors.drop(append.stream)
             del self._owned[append.stream]
             ended = StreamEnded(f"stream {append.stream} has ended after {owned.last} blocks")
             self._remember(append.stream, owned.epoch, ended)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from unbroken.chat.stream import Epoch, StreamId
-from unbroken.store.held import size_of
 from unbroken.store.log import LogError, OnLost, StoreUnavailable
 from unbroken.store.storage import Append, StreamStorage
 
@@ -63,7 +62,7 @@ class Committer:
         self._patience = patience
         self._log = log
         self._gathering: dict[Owned, None] = {}
-        self._in_flight: dict[Owned, Append] = {}
+        self._in_flight: dict[Owned, None] = {}
         self.pending_bytes = 0
         self._arrived: asyncio.Future[None] | None = None  # while it waits for the first append
         self._task: asyncio.Task[None] | None = None
@@ -78,7 +77,8 @@ class Committer:
         """Takes a stream's first append since the last group into the next one."""
         self._gathering[owned] = None
         self.pending_bytes += size
-        self._wake()
+        if self._arrived is not None:
+            self._wake()
 
     def _wake(self) -> None:
         if self._arrived is not None:
@@ -88,7 +88,7 @@ class Committer:
     def remove(self, owned: Owned) -> None:
         """Drops what has not been sent to the storage."""
         if owned.pending is not None:
-            self.pending_bytes -= _size(owned.pending)
+            self.pending_bytes -= owned.pending.size + len(owned.pending.account)
             owned.pending = None
             del self._gathering[owned]
 
@@ -132,18 +132,19 @@ class Committer:
             raise
 
     async def _commit_group(self) -> None:
-        self._in_flight = {owned: owned.pending for owned in self._gathering if owned.pending is not None}
-        for owned in self._gathering:
-            owned.pending = None
-        self._gathering = {}
+        self._in_flight, self._gathering = self._gathering, {}
+        appends: list[Append] = []
+        for owned in self._in_flight:
+            if owned.pending is not None:  # as always
+                appends.append(owned.pending)
+                owned.pending = None
         size = self.pending_bytes
-        appends = list(self._in_flight.values())
         try:
             refused = await self._commit(appends)
         except StoreUnavailable as error:
             return self._give_up(error)
         self.pending_bytes -= size
-        for owned, append in self._in_flight.items():
+        for owned, append in zip(self._in_flight, appends, strict=True):
             if refused and append.stream in refused:
                 self._log.lose(owned, refused[append.stream])
             else:
@@ -181,7 +182,3 @@ class Committer:
 def _resolve(future: "asyncio.Future[None]") -> None:
     if not future.done():  # who waited may have gone
         future.set_result(None)
-
-
-def _size(append: Append) -> int:
-    return size_of(append.blocks) + len(append.note) + len(append.account)

@@ -1,11 +1,11 @@
 """Streams as they are followed here: what is committed of them, in memory for as long as somebody needs it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from unbroken.chat.stream import Block, Offset, StreamId
+from unbroken.chat.stream import Offset, StreamId
 from unbroken.store.log import Follower, OffsetUnknown, StoreUnavailable, StreamUnknown
 from unbroken.store.memory import MemoryStreamLog
 from unbroken.store.storage import Stored, StreamStorage
@@ -91,13 +91,9 @@ class Mirrors:
 
     def feed(self, stream: StreamId, stored: Stored) -> bool:
         """Gives the followers what is new of it; whether it joined on to what they have."""
-        return self.take(stream, stored.first, stored.blocks, stored.has_ended)
-
-    def take(self, stream: StreamId, first: Offset, blocks: Sequence[Block], has_ended: bool) -> bool:
-        """As `feed`, of blocks from an offset on; with `has_ended` they are the last ones."""
-        if not self._cache.take(stream, first, blocks, has_ended):
+        if not self._cache.take(stream, stored.first, stored.blocks, stored.has_ended):
             return False
-        if has_ended:
+        if stored.has_ended:
             self.drop(stream)
         return True
 

@@ -35,7 +35,7 @@ class RunWriter:
         pending = owned.pending
         if pending is None:
             run = Run(self._before, self._after, texts)
-            owned.pending = Append(owned.stream, owned.epoch, Offset(owned.last + 1), run)
+            owned.pending = Append(owned.stream, owned.epoch, Offset(owned.last + 1), run, added)
             committer.add(owned, added)
         else:
             blocks = pending.blocks
@@ -43,6 +43,7 @@ class RunWriter:
                 blocks.texts += texts
             else:
                 pending.add([Block(self._before + text + self._after) for text in texts])
+            pending.size += added
             committer.pending_bytes = pending_bytes
         owned.last += len(texts)
         return True

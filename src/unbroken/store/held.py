@@ -45,8 +45,10 @@ class Run(Sequence[Block]):
 
     def blocks(self) -> list[Block]:
         """The blocks themselves."""
-        before, after = self.before, self.after
-        return cast(list[Block], [before + text + after for text in self.texts])
+        before, after, texts = self.before, self.after, self.texts
+        if len(texts) == 1:  # as nearly always
+            return [Block(before + texts[0] + after)]
+        return cast(list[Block], [before + text + after for text in texts])
 
     def is_like(self, other: "Run") -> bool:
         """Whether its blocks and the other's differ in nothing but their texts."""

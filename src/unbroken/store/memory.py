@@ -152,8 +152,10 @@ class MemoryStreamLog:
         if found is None:
             return True
         known = found.last + 1 - first
-        if 0 <= known < len(blocks):
-            self._add(found, blocks[known:] if known else blocks, ends)
+        if not known and type(blocks) is Run:  # as nearly always
+            self._add(found, blocks, ends)
+        elif 0 <= known < len(blocks):
+            self._add(found, blocks[known:], ends)
         return known >= 0
 
     def _add(self, found: _Stream, blocks: Sequence[Block], ends: bool) -> None:

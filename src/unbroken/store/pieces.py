@@ -1,6 +1,7 @@
 """Blocks as a file keeps them: alone, or as the texts of a run with what stands around each of them.
 
-A long answer is a tenth of its size so, and a run need not be taken apart to be written.
+A long answer is a tenth of its size so, and a run need not be taken apart to be written. In the journal, which has a
+few blocks of many streams in each row, a run that goes on does not even say again what stands around its texts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,46 +13,71 @@ from unbroken.store.held import Run
 
 
 class PackedRun(msgspec.Struct, array_like=True, frozen=True):
-    """A run of blocks."""
+    """A run of blocks; without `before` and `after` more texts of the stream's last run, which nothing came behind."""
 
-    before: bytes
-    after: bytes
+    before: bytes | None
+    after: bytes | None
     texts: list[bytes]
 
 
-Piece = Block | PackedRun
-"""A block, or several."""
+Piece = Block | tuple[bytes | None, bytes | None, list[bytes]]
+"""A block; or several, as a `PackedRun` has them."""
+
+Part = list[Block] | Run
+"""Blocks of a stream that were added at once, or a run of them."""
 
 write_msgpack = msgspec.msgpack.Encoder().encode
 _read_pieces = msgspec.msgpack.Decoder(list[bytes | PackedRun]).decode
 
 
-def pack(blocks: Sequence[Block]) -> Sequence[Piece]:
-    """Some blocks as pieces."""
-    if type(blocks) is Run:
-        return [PackedRun(blocks.before, blocks.after, blocks.texts)]
-    return blocks
+class RunUnknown(Exception):
+    """A run goes on of which the beginning has not been read."""
 
 
-def unpack(pieces: Iterable[bytes | PackedRun]) -> list[Block]:
-    """The blocks that pieces hold."""
-    blocks: list[Block] = []
+def pack(blocks: Part, run: Run | None = None) -> Sequence[Piece]:
+    """Some blocks as pieces; `run` is the stream's last one, if nothing came behind it and the reader knows it."""
+    if type(blocks) is not Run:
+        return blocks
+    if run is not None and run.is_like(blocks):
+        return [(None, None, blocks.texts)]
+    return [(blocks.before, blocks.after, blocks.texts)]
+
+
+def unpack(pieces: Iterable[bytes | PackedRun], run: Run | None = None) -> list[Part]:
+    """What `pack` was given.
+
+    Raises:
+        RunUnknown: it goes on with a `run` that is not given.
+    """
+    parts: list[Part] = []
     for piece in pieces:
-        if isinstance(piece, PackedRun):
-            blocks += Run(piece.before, piece.after, piece.texts).blocks()
+        if not isinstance(piece, PackedRun):
+            parts.append([Block(piece)])
+            run = None
+            continue
+        if piece.before is not None and piece.after is not None:
+            run = Run(piece.before, piece.after, piece.texts)
+        elif run is not None:
+            run = Run(run.before, run.after, piece.texts)
         else:
-            blocks.append(Block(piece))
-    return blocks
+            raise RunUnknown
+        parts.append(run)
+    return parts
 
 
-def write_pieces(parts: Iterable[Sequence[Block]]) -> bytes:
+def blocks_of(parts: Iterable[Part]) -> list[Block]:
+    """The blocks of several parts."""
+    return [block for part in parts for block in part]
+
+
+def write_pieces(parts: Iterable[Part]) -> bytes:
     """Several parts of a stream, one behind the other."""
     return write_msgpack([piece for part in parts for piece in pack(part)])
 
 
 def read_blocks(body: bytes) -> list[Block]:
     """The blocks in what `write_pieces` has written."""
-    return unpack(_read_pieces(body))
+    return blocks_of(unpack(_read_pieces(body)))
 
 
 def join_pieces(bodies: Iterable[bytes]) -> bytes:

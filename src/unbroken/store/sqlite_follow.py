@@ -9,10 +9,19 @@ from typing import Protocol, TypeVar
 
 from unbroken.chat.stream import Offset, StreamId
 from unbroken.store import sqlite_statements as sql
+from unbroken.store.held import Run
 from unbroken.store.log import OffsetUnknown, StoreUnavailable, StreamUnknown
-from unbroken.store.pieces import unpack
+from unbroken.store.pieces import RunUnknown, blocks_of, unpack
 from unbroken.store.sqlite_database import Work
-from unbroken.store.sqlite_rows import find_row, read_behind, read_journal, transaction
+from unbroken.store.sqlite_rows import (
+    JournalEntry,
+    blocks_behind,
+    find_row,
+    read_behind,
+    read_journal,
+    tail_of,
+    transaction,
+)
 from unbroken.store.storage import OnNews, Stored
 
 POLL_SECONDS = 0.02  # half of what a follower elsewhere may wait
@@ -34,13 +43,15 @@ class _Followed:
     on_news: OnNews
     #: Whether all behind `at` has to be read: the journal may not have it, or not any more.
     is_behind: bool = True
+    #: What it had last, if that was a run: the journal may go on with it.
+    run: Run | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _News:
     last_row: int
     is_gapless: bool
-    parts: Sequence[tuple[int, Stored]]  # by the stream's number, in order
+    entries: Sequence[JournalEntry]  # of streams that are followed, in order
 
 
 class Poller:
@@ -93,29 +104,43 @@ class Poller:
         since = self._row
         news = await self._ask(lambda connection: _read_news(connection, since, numbers))
         self._row = news.last_row
-        by_number: dict[int, list[Stored]] = {}
-        for number, part in news.parts:
-            by_number.setdefault(number, []).append(part)
+        by_number: dict[int, list[JournalEntry]] = {}
+        for entry in news.entries:
+            by_number.setdefault(entry.stream, []).append(entry)
         for followed in list(self._followed):
             if not news.is_gapless:
                 followed.is_behind = True
-            for part in by_number.get(followed.number, ()):
-                self._tell(followed, part)
+            for entry in by_number.get(followed.number, ()):
+                self._take(followed, entry)
 
     async def _read_behind(self, followed: _Followed) -> None:
         followed.is_behind = False
 
-        def read(connection: sqlite3.Connection) -> Stored:
+        def read(connection: sqlite3.Connection) -> tuple[Stored, Run | None]:
             with transaction(connection, sql.BEGIN_READ):
-                return read_behind(connection, followed.stream, Offset(followed.at))
+                row = find_row(connection, followed.stream)
+                tail = tail_of(connection, row)
+                return blocks_behind(connection, row, tail, Offset(followed.at)), tail.run
 
         try:
-            self._tell(followed, await self._ask(read))
+            # Rows that come yet may be of before this moment: their blocks are known, whatever they are taken to go on.
+            part, followed.run = await self._ask(read)
+            self._tell(followed, part)
         except StoreUnavailable:
             followed.is_behind = True
             raise
         except (StreamUnknown, OffsetUnknown):  # it has been forgotten
             self._stop(followed)
+
+    def _take(self, followed: _Followed, entry: JournalEntry) -> None:
+        try:
+            parts = unpack(entry.pieces, followed.run)
+        except RunUnknown:
+            followed.is_behind = True
+            return
+        if parts:
+            followed.run = last if isinstance(last := parts[-1], Run) else None
+        self._tell(followed, Stored(Offset(entry.first), blocks_of(parts), entry.ends))
 
     def _tell(self, followed: _Followed, part: Stored) -> None:
         """Tells what is new of it; what does not join on is read from the file the next time."""
@@ -144,12 +169,10 @@ def _read_news(connection: sqlite3.Connection, since: int, numbers: set[int]) ->
     last_row = _last_row(connection)
     if last_row == since:
         return _News(since, True, ())
-    parts: list[tuple[int, Stored]] = []
+    entries: list[JournalEntry] = []
     row, is_gapless = since, True
     for id, body in connection.execute(sql.JOURNAL_BEHIND, (since,)):
         is_gapless = is_gapless and id == row + 1
         row = id
-        for entry in read_journal(body):
-            if entry.stream in numbers:
-                parts.append((entry.stream, Stored(Offset(entry.first), unpack(entry.pieces), entry.ends)))
-    return _News(max(row, last_row), is_gapless and row >= last_row, parts)
+        entries += [entry for entry in read_journal(body) if entry.stream in numbers]
+    return _News(max(row, last_row), is_gapless and row >= last_row, entries)

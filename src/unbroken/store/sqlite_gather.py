@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from unbroken.chat.stream import Epoch, Offset, OwnerId, StreamId
 from unbroken.store import sqlite_statements as sql
-from unbroken.store.pieces import join_pieces, write_pieces
-from unbroken.store.sqlite_rows import StreamRow, Tail, tail_of, tails_of, transaction
+from unbroken.store.held import size_of
+from unbroken.store.pieces import Piece, join_pieces, pack, write_pieces
+from unbroken.store.sqlite_rows import StreamRow, tail_of, tails_of, transaction
+from unbroken.store.sqlite_tail import Tail
 from unbroken.store.storage import Append
 
 SEGMENT_BLOCKS = 256  # a reader elsewhere has at most so many of a stream's blocks to look for in the journal
@@ -20,6 +22,10 @@ MERGED_BYTES = 1 << 20  # segments of a slow stream are small and many: at its e
 MERGED_SEGMENTS = 4
 EXPIRED_AT_ONCE = 100  # commits wait while these are deleted
 SPARE_PAGES = 2048  # 8 MiB that stay in the file for what comes next; beyond them it gives back what is a quarter of it
+
+
+Entry = tuple[int, int, Sequence[Piece], bool, bytes, bytes]
+"""What a row of the journal has of a stream: a `JournalEntry` before it is written."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,20 +52,30 @@ class Ours:
         """Whether it has ended and is all in segments."""
         return self.tail.has_ended and not self.tail.first_row
 
-    def is_followed_by(self, append: Append) -> bool:
-        """Whether it is, by all that we know, the owner's next append."""
+    def entry_of(self, append: Append) -> Entry | None:
+        """What the journal's next row has of an append; None if it is not, by all that we know, the owner's next."""
         tail = self.tail
-        return append.epoch == self.epoch and append.first == tail.last + 1 and not tail.has_ended
+        if append.epoch != self.epoch or append.first != tail.last + 1 or tail.has_ended:
+            return None
+        return self.number, append.first, pack(append.blocks, tail.run), append.ends, append.note, append.account
+
+    def take(self, row: int, append: Append) -> bool:
+        """Takes in what a row of the journal has of it; whether it is enough for a segment."""
+        tail = self.tail
+        tail.add(row, append.blocks, append.size, append.ends, append.note, append.account)
+        self.size += append.size
+        return tail.has_ended or tail.size >= SEGMENT_BYTES or tail.count >= SEGMENT_BLOCKS
 
     def rest_of(self, append: Append) -> Append | None:
         """What of an append that may be a repeated one is not there yet; None if all of it is."""
         there = self.tail.last + 1 - append.first
         if there <= 0:
             return append
-        if there >= len(append.blocks):
+        if there >= len(append.blocks) or self.tail.has_ended:
             return None
         first, blocks = Offset(append.first + there), append.blocks[there:]
-        return Append(append.stream, append.epoch, first, blocks, append.ends, append.note, append.account)
+        size = size_of(blocks) + len(append.note)
+        return Append(append.stream, append.epoch, first, blocks, size, append.ends, append.note, append.account)
 
 
 class Gatherer:
@@ -92,15 +108,12 @@ class Gatherer:
         """Hears of a commit, and sees what has become due by it."""
         self._row = row
         for ours, append in written:
-            tail = ours.tail
-            if not tail.first_row:
+            if not ours.tail.first_row:
                 self._in_journal[ours] = None
                 ours.begun_at = self._written
-            added = tail.add(row, append.blocks, append.ends, append.note, append.account)
-            ours.size += added
-            self._written += added
-            if tail.has_ended or tail.size >= SEGMENT_BYTES or len(tail.blocks) >= SEGMENT_BLOCKS:
+            if ours.take(row, append):
                 self._due[ours] = None
+            self._written += append.size
         self._see_who_is_far_back(row)
         self._ask()
 
@@ -184,8 +197,8 @@ def gather_tail(connection: sqlite3.Connection, row: StreamRow, tail: Tail, now:
 
 def write_segment(connection: sqlite3.Connection, number: int, gathered: int, tail: Tail) -> None:
     """Writes what was in the journal, behind the segments that there are; at the end many small ones become one."""
-    if len(tail.blocks) or tail.notes:
-        segment = (number, gathered + 1, tail.last, write_pieces(tail.blocks.parts()), b"".join(tail.notes))
+    if tail.count or tail.notes:
+        segment = (number, gathered + 1, tail.last, write_pieces(tail.parts), b"".join(tail.notes))
         connection.execute(sql.CREATE_SEGMENT, segment)
     if tail.has_ended and connection.execute(sql.SEGMENT_COUNT, (number,)).fetchone()[0] > MERGED_SEGMENTS:
         _merge(connection, number, tail.last)
@@ -208,6 +221,8 @@ def tidy(connection: sqlite3.Connection, owner: OwnerId, now: float) -> None:
             tails = tails_of(connection, rows)
             for row in rows:
                 gather_tail(connection, row, tails[row.number], now)
+            if any(tail.first_row for tail in tails.values()):
+                connection.execute(sql.COUNT_CLAIM)  # it may be alive, and go on with a run that is no longer there
             last_row: int = connection.execute(sql.JOURNAL_LAST).fetchone()[0]
             connection.execute(sql.DROP_JOURNAL, (0, last_row - KEPT_ROWS, lapsed))
             if all(tails[row.number].has_ended for row in rows):

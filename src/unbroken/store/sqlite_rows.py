@@ -3,16 +3,15 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
 from unbroken.store import sqlite_statements as sql
-from unbroken.store.held import HeldBlocks, size_of
 from unbroken.store.log import OffsetUnknown, StreamUnknown
-from unbroken.store.pieces import PackedRun, read_blocks, unpack, write_msgpack
+from unbroken.store.pieces import PackedRun, read_blocks, write_msgpack
+from unbroken.store.sqlite_tail import Tail
 from unbroken.store.storage import Stored
 
 
@@ -45,34 +44,6 @@ class StreamRow(NamedTuple):
     account: bytes
     watched_until: float
     ended_at: float | None
-
-
-@dataclass(slots=True)
-class Tail:
-    """What a stream has in the journal only."""
-
-    last: int
-    blocks: HeldBlocks = field(default_factory=HeldBlocks)
-    notes: list[bytes] = field(default_factory=list)
-    size: int = 0
-    #: None if the journal says nothing new of it.
-    account: bytes | None = None
-    has_ended: bool = False
-    #: The first journal row that holds some of it; 0 if there is none.
-    first_row: int = 0
-
-    def add(self, row: int, blocks: Sequence[Block], ends: bool, note: bytes, account: bytes) -> int:
-        """Takes in what a commit added; gives how many bytes."""
-        self.first_row = self.first_row or row
-        self.last += len(blocks)
-        self.blocks.add(blocks)
-        self.size += (added := size_of(blocks) + len(note))
-        self.has_ended = ends
-        if note:
-            self.notes.append(note)
-        if account:
-            self.account = account
-        return added
 
 
 @contextmanager
@@ -112,7 +83,7 @@ def tails_of(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> dict[
         for entry in read_journal(body):
             row = begun.get(entry.stream)
             if row is not None and row.ended_at is None and id > row.gathered:
-                tails[row.number].add(id, unpack(entry.pieces), entry.ends, entry.note, entry.account)
+                tails[row.number].add_pieces(id, entry.pieces, entry.ends, entry.note, entry.account)
     return tails
 
 
@@ -124,13 +95,17 @@ def tail_of(connection: sqlite3.Connection, row: StreamRow) -> Tail:
 def read_behind(connection: sqlite3.Connection, stream: StreamId, after: Offset) -> Stored:
     """All blocks behind an offset; raises StreamUnknown, OffsetUnknown."""
     row = find_row(connection, stream)
-    tail = tail_of(connection, row)
+    return blocks_behind(connection, row, tail_of(connection, row), after)
+
+
+def blocks_behind(connection: sqlite3.Connection, row: StreamRow, tail: Tail, after: Offset) -> Stored:
+    """As `read_behind`, of a stream whose tail has been read."""
     if not 0 <= after <= tail.last:
-        raise OffsetUnknown(f"stream {stream} has {tail.last} blocks, and {after} is not among them")
+        raise OffsetUnknown(f"stream {row.id} has {tail.last} blocks, and {after} is not among them")
     blocks: list[Block] = []
     for first, body in connection.execute(sql.SEGMENTS_BEHIND, (row.number, after)):
         blocks += read_blocks(body)[max(0, after + 1 - first) :]
-    blocks += tail.blocks.all()[max(0, after - row.last) :]
+    blocks += tail.blocks[max(0, after - row.last) :]
     return Stored(Offset(after + 1), blocks, tail.has_ended)
 
 

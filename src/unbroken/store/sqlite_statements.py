@@ -6,7 +6,7 @@ it ends; a journal row goes when all that it holds has been gathered.
 """
 
 APPLICATION_ID = 0x756E6272  # "unbr"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: What leads from each version of the schema to the next; a new file is version 0.
 MIGRATIONS = (
@@ -73,6 +73,7 @@ MIGRATIONS = (
         """,
     ),
     (),  # among blocks there may be runs of them (pieces.py), which version 1 could not read
+    (),  # in the journal a run may go on without saying again what stands around its texts
 )
 
 BEGIN_WRITE = "BEGIN IMMEDIATE"

@@ -1,17 +1,16 @@
 """The one writer of a process: what it does to the SQLite store, in its own thread."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from unbroken.chat.stream import Epoch, Offset, OwnerId, StreamId, StreamRecord, StreamStatus
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.log import LogError, StaleEpoch, StreamEnded, StreamExists, StreamTooLong
-from unbroken.store.pieces import Piece, pack, write_msgpack
+from unbroken.store.pieces import write_msgpack
 from unbroken.store.sqlite_gather import Gatherer, Ours, expire, gather_tail, give_back, tidy
 from unbroken.store.sqlite_rows import (
     StreamRow,
-    Tail,
     find_row,
     read_statuses,
     tail_of,
@@ -20,16 +19,17 @@ from unbroken.store.sqlite_rows import (
     unknown,
     write_record,
 )
+from unbroken.store.sqlite_tail import Tail
 from unbroken.store.storage import Append
 
-Entry = tuple[int, int, Sequence[Piece], bool, bytes, bytes]
 
+class _Commit(NamedTuple):
+    """A row that is written to the journal, of which we may come to doubt whether it was."""
 
-class _Doubt(NamedTuple):
-    """A commit of which we do not know whether it was made, and the journal's last row before it."""
-
-    row: int
+    appends: Sequence[Append]
     body: bytes
+    #: The journal's last row before it.
+    behind: int
 
 
 class StreamWriter:
@@ -46,9 +46,9 @@ class StreamWriter:
         self._ours: dict[StreamId, Ours] = {}
         self._bytes_of_others = 0  # as of the last renewal
         self._claims: int | None = None  # as we have last seen the fences; None: look again
-        self._doubt: _Doubt | None = None
         self._row = 0  # the journal's last row that we know of
-        self._committing = b""
+        self._committing: _Commit | None = None
+        self._doubt: _Commit | None = None
         self._has_all = True  # whether `_ours` are all of ours that have something in the journal
 
     def begin_anew(self) -> None:
@@ -57,9 +57,8 @@ class StreamWriter:
         self._ours.clear()
         self._gatherer.clear()
         self._claims = None
-        if self._committing:
-            self._doubt = _Doubt(self._row, self._committing)
-            self._committing = b""
+        if self._committing is not None:
+            self._doubt, self._committing = self._committing, None
 
     def create(self, connection: sqlite3.Connection, record: StreamRecord) -> StreamStatus | None:
         """Writes a new stream of ours; or gives the one that has its claim."""
@@ -137,26 +136,28 @@ class StreamWriter:
 
     def commit(self, connection: sqlite3.Connection, appends: Sequence[Append]) -> Mapping[StreamId, LogError]:
         """Writes one group in one row of the journal."""
-        entries: list[Entry] = []
+        entries, followed = [], []
         for append in appends:
             ours = self._ours.get(append.stream)
-            if ours is None or not ours.is_followed_by(append):
+            if ours is None or (entry := ours.entry_of(append)) is None:
                 return self._commit_with_care(connection, appends)
-            entries.append((ours.number, append.first, pack(append.blocks), append.ends, append.note, append.account))
+            entries.append(entry)
+            followed.append(ours)
         if self._claims is None:
             return self._commit_with_care(connection, appends)
-        self._committing = body = write_msgpack(entries)
+        body = write_msgpack(entries)
+        self._committing = _Commit(appends, body, self._row)
         written = connection.execute(sql.JOURNAL_UNLESS_CLAIMED, (self._owner, body, self._claims))
         if not written.rowcount:
+            self._committing = None
             return self._commit_with_care(connection, appends)
-        self._committed(written.lastrowid or 0, appends)
+        self._committed(written.lastrowid or 0, zip(followed, appends, strict=True))
         return {}
 
-    def _committed(self, row: int, appends: Sequence[Append]) -> None:
-        self._committing = b""
-        self._doubt = None
+    def _committed(self, row: int, written: Iterable[tuple[Ours, Append]]) -> None:
+        self._committing = self._doubt = None
         self._row = row
-        self._gatherer.note(row, [(self._ours[append.stream], append) for append in appends])
+        self._gatherer.note(row, written)
 
     def _commit_with_care(
         self, connection: sqlite3.Connection, appends: Sequence[Append]
@@ -166,32 +167,28 @@ class StreamWriter:
             claims: int = connection.execute(sql.CLAIMS).fetchone()[0]
             refused = self._look_for_lost(connection) if claims != self._claims else {}
             wanted = [append for append in appends if self._may_follow(connection, append, refused)]
-            body = write_msgpack([self._entry(append) for append in wanted])
-            if self._is_written(connection, body):
+            if self._is_written(connection, wanted):
                 wanted = []
             elif wanted := [part for append in wanted if (part := self._ours[append.stream].rest_of(append))]:
                 self._row = connection.execute(sql.JOURNAL_LAST).fetchone()[0]
-                self._committing = body = write_msgpack([self._entry(append) for append in wanted])
+                body = write_msgpack([self._ours[append.stream].entry_of(append) for append in wanted])
+                self._committing = _Commit(wanted, body, self._row)
                 row = connection.execute(sql.JOURNAL, (self._owner, body)).lastrowid or 0
         self._claims = claims
         self._doubt = None
         if wanted:
-            self._committed(row, wanted)
+            self._committed(row, [(self._ours[append.stream], append) for append in wanted])
         for append in appends:
             if (ours := self._ours.get(append.stream)) is not None and ours.is_done:
                 self._forget_ours(append.stream)
         return refused
 
-    def _entry(self, append: Append) -> Entry:
-        number = self._ours[append.stream].number
-        return number, append.first, pack(append.blocks), append.ends, append.note, append.account
-
-    def _is_written(self, connection: sqlite3.Connection, body: bytes) -> bool:
+    def _is_written(self, connection: sqlite3.Connection, appends: Sequence[Append]) -> bool:
         """Whether this is the commit that seemed to fail, and did not."""
-        if self._doubt is None or self._doubt.body != body:
+        doubt = self._doubt
+        if doubt is None or doubt.appends != appends:
             return False
-        found = connection.execute(sql.JOURNAL_OF_OWNER, (self._doubt.row, self._owner, body)).fetchone()
-        return found is not None
+        return connection.execute(sql.JOURNAL_OF_OWNER, (doubt.behind, self._owner, doubt.body)).fetchone() is not None
 
     def _may_follow(self, connection: sqlite3.Connection, append: Append, refused: dict[StreamId, LogError]) -> bool:
         if append.stream in refused:
@@ -246,10 +243,11 @@ class StreamWriter:
         return ours
 
     def _look_for_lost(self, connection: sqlite3.Connection) -> dict[StreamId, LogError]:
-        """Those that we held for ours and are not."""
+        """Those that we held for ours and are not; of the others somebody may have gathered what they go on with."""
         held = dict(connection.execute(sql.LIVE_NUMBERS_OF_OWNER, (self._owner,)).fetchall())
         lost: dict[StreamId, LogError] = {}
         for stream, ours in list(self._ours.items()):
+            ours.tail.name_run_anew()
             if held.get(ours.number) != ours.epoch and not ours.tail.has_ended:
                 self._forget_ours(stream)
                 found = connection.execute(sql.STREAM, (stream,)).fetchone()

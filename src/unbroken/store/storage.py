@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord, StreamStatus
 from unbroken.store.held import Run
 from unbroken.store.log import LogError
 
 
-@dataclass(slots=True)
-class Append:
+class Append(Struct):
     """Blocks of one stream for the next commit; several appends of a stream are gathered into one."""
 
     stream: StreamId
@@ -18,12 +19,14 @@ class Append:
     #: Offset of the first block: a commit that is repeated after a lost line must not add them twice.
     first: Offset
     blocks: list[Block] | Run
+    #: Bytes of the blocks and the note.
+    size: int
     ends: bool = False
     note: bytes = b""
     account: bytes = b""
 
     def add(self, blocks: Sequence[Block]) -> None:
-        """Takes more blocks behind those that it has."""
+        """Takes more blocks behind those that it has; their size is the caller's to add."""
         if isinstance(self.blocks, Run):
             self.blocks = self.blocks.blocks()
         self.blocks += blocks
