@@ -11,6 +11,7 @@ import pytest
 
 from tests.store.appends import append_of
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
+from unbroken.store import durable_group
 from unbroken.store.durable import DurableStreamLog
 from unbroken.store.log import (
     LogError,
@@ -167,6 +168,41 @@ async def test_what_comes_while_a_commit_runs_goes_with_the_next_one(place: Plac
         log.append(STREAM, epoch, blocks(text))
     await log.settle()
     assert (storage.groups, reader.text) == ([1, 1], "abcd")
+
+
+async def test_the_first_piece_of_a_stream_waits_for_no_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And takes with it what waits; closing does too."""
+    monkeypatch.setattr(durable_group, "APART", 3600.0)
+    storage = place.storage()
+    log = await place.open(storage)
+    one, other = StreamId("one"), StreamId("other")
+    epochs = {stream: await log.create(stream, keep=True) for stream in (one, other)}
+    log.append(one, epochs[one], blocks("a"))
+    await log.settle()
+    log.append(one, epochs[one], blocks("b"))
+    for _ in range(5):
+        await storage.write(lambda connection: None)
+    assert storage.groups == [1]
+    log.append(other, epochs[other], blocks("c"))
+    await log.settle()
+    assert storage.groups == [1, 2]
+    log.append(one, epochs[one], blocks("d"), ends=True)
+    await log.close()
+    assert storage.groups == [1, 2, 1]
+
+
+async def test_who_waits_for_what_is_dropped_waits_no_longer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable_group, "APART", 0.01)
+    log = await place.open()
+    epoch = await log.create(STREAM, keep=True)
+    log.append(STREAM, epoch, blocks("a"))
+    await log.settle()
+    log.append(STREAM, epoch, blocks("b"))
+    settling = asyncio.ensure_future(log.settle())
+    await asyncio.sleep(0)
+    await log.forget(STREAM)
+    async with asyncio.timeout(30):
+        await settling
 
 
 async def test_nothing_is_delivered_before_it_is_in_the_file(place: Place) -> None:

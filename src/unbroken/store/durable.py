@@ -248,7 +248,7 @@ class DurableStreamLog:
         owned.last += len(blocks)
         if (pending := owned.pending) is None:
             owned.pending = Append(stream, epoch, first, list(blocks), added, ends, note, account)
-            committer.add(owned, added + len(account))
+            committer.add(owned, added + len(account), is_pressing=first == 1)
         else:
             pending.add(blocks)
             pending.size += added

@@ -12,9 +12,10 @@ from unbroken.store.storage import Append, StreamStorage
 FIRST_PAUSE = 0.05  # seconds before a commit that failed is repeated; doubled each time
 LONGEST_PAUSE = 1.0
 
-# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody reads, a quarter of
-# the time between two tokens. What comes when the last commit is longer ago than that is committed at once.
-APART = 0.005
+# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody reads, half of the
+# time between two tokens. What comes when the last commit is longer ago than that is committed at once; so is the
+# first piece of a stream, for which somebody waits.
+APART = 0.010
 
 
 class Owned:
@@ -64,7 +65,8 @@ class Committer:
         self._gathering: dict[Owned, None] = {}
         self._in_flight: dict[Owned, None] = {}
         self.pending_bytes = 0
-        self._arrived: asyncio.Future[None] | None = None  # while it waits for the first append
+        self._is_pressing = False  # what gathers is not to wait
+        self._pause: asyncio.Future[None] | None = None  # while it waits for the first append, or for more of them
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []  # until nothing is pending
         self.is_closing = False  # then nothing more may be added
@@ -73,17 +75,18 @@ class Committer:
         """Begins to commit."""
         self._task = asyncio.create_task(self._commit_groups())
 
-    def add(self, owned: Owned, size: int) -> None:
-        """Takes a stream's first append since the last group into the next one."""
+    def add(self, owned: Owned, size: int, *, is_pressing: bool = False) -> None:
+        """Takes a stream's first append since the last group into the next one; one that is pressing does not wait."""
+        if is_pressing or not self._gathering:
+            self._is_pressing |= is_pressing
+            self._wake()
         self._gathering[owned] = None
         self.pending_bytes += size
-        if self._arrived is not None:
-            self._wake()
 
     def _wake(self) -> None:
-        if self._arrived is not None:
-            _resolve(self._arrived)
-            self._arrived = None
+        if self._pause is not None:
+            _resolve(self._pause)
+            self._pause = None
 
     def remove(self, owned: Owned) -> None:
         """Drops what has not been sent to the storage."""
@@ -116,14 +119,14 @@ class Committer:
         began = loop.time() - APART
         try:
             while self._gathering or not self.is_closing:
+                due = 0.0 if self._is_pressing or self.is_closing else began + APART
                 if not self._gathering:
-                    self._arrived = loop.create_future()
-                    await self._arrived
-                    continue
-                if (wait := began + APART - loop.time()) > 0 and not self.is_closing:
-                    await asyncio.sleep(wait)
-                began = loop.time()
-                await self._commit_group()
+                    await self._wait()
+                elif due > loop.time():
+                    await self._wait(until=due)
+                else:
+                    began = loop.time()
+                    await self._commit_group()
                 while self._waiting:
                     _resolve(self._waiting.pop())
         except BaseException as error:
@@ -131,8 +134,20 @@ class Committer:
             self.pending_bytes = sys.maxsize  # beyond every bound: no append is taken
             raise
 
+    async def _wait(self, *, until: float | None = None) -> None:
+        """Waits for the first append, or one that is pressing; no longer than until a moment."""
+        loop = asyncio.get_running_loop()
+        self._pause = loop.create_future()
+        timer = None if until is None else loop.call_at(until, self._wake)
+        try:
+            await self._pause
+        finally:
+            if timer is not None:
+                timer.cancel()
+
     async def _commit_group(self) -> None:
         self._in_flight, self._gathering = self._gathering, {}
+        self._is_pressing = False
         appends: list[Append] = []
         for owned in self._in_flight:
             if owned.pending is not None:  # as always

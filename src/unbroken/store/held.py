@@ -1,7 +1,7 @@
 """The latest blocks of a stream, as they are held in memory."""
 
 from collections.abc import Iterator, Sequence
-from typing import cast, overload
+from typing import overload
 
 from unbroken.chat.stream import Block
 
@@ -47,8 +47,8 @@ class Run(Sequence[Block]):
         """The blocks themselves."""
         before, after, texts = self.before, self.after, self.texts
         if len(texts) == 1:  # as nearly always
-            return [Block(before + texts[0] + after)]
-        return cast(list[Block], [before + text + after for text in texts])
+            return [before + texts[0] + after]  # type: ignore[list-item]  # a call of Block for each is what we save
+        return [before + text + after for text in texts]  # type: ignore[misc]
 
     def is_like(self, other: "Run") -> bool:
         """Whether its blocks and the other's differ in nothing but their texts."""
@@ -83,8 +83,8 @@ class HeldBlocks:
         """Adds blocks; those of a run stay one."""
         if type(blocks) is not Run:
             self.latest += blocks
-        elif self._own is not None and not self.latest and self._own.is_like(blocks):
-            self._own.texts += blocks.texts
+        elif (own := self._own) is not None and own.is_like(blocks) and not self.latest:
+            own.texts += blocks.texts
         else:
             run = Run(blocks.before, blocks.after, blocks.texts.copy())
             self.add_run(run)

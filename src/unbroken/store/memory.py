@@ -141,7 +141,7 @@ class MemoryStreamLog:
         size = found.size + size_of(blocks)
         if size > self._max_stream_bytes and (not ends or size > self._max_stream_bytes + TERMINAL_BYTES):
             raise StreamTooLong(f"stream {stream}: more than {self._max_stream_bytes} bytes")
-        self._add(found, blocks, ends)
+        self._add(found, Offset(found.last + 1), blocks, ends)
 
     def take(self, stream: StreamId, first: Offset, blocks: Sequence[Block], ends: bool) -> bool:
         """Appends what is new of the blocks from an offset on, which have been accepted elsewhere.
@@ -153,20 +153,20 @@ class MemoryStreamLog:
             return True
         known = found.last + 1 - first
         if not known and type(blocks) is Run:  # as nearly always
-            self._add(found, blocks, ends)
+            self._add(found, first, blocks, ends)
         elif 0 <= known < len(blocks):
-            self._add(found, blocks[known:], ends)
+            self._add(found, Offset(first + known), blocks[known:], ends)
         return known >= 0
 
-    def _add(self, found: _Stream, blocks: Sequence[Block], ends: bool) -> None:
-        first = Offset(found.last + 1)
+    def _add(self, found: _Stream, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
         found.held.add(blocks)
         if type(blocks) is Run:
             blocks = blocks.blocks()
-        added = len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
+        count = len(blocks)
+        added = len(blocks[0]) if count == 1 else sum(map(len, blocks))
         found.size += added
         self._held_bytes += added
-        found.last = last = found.last + len(blocks)
+        found.last = last = found.last + count
         found.ended = ends
         if found.followings and not found.is_delivering:
             found.is_delivering = True

@@ -143,7 +143,7 @@ class DatabaseThread:
         asked_at = time.monotonic()
         result: asyncio.Future[Result] = loop.create_future()
 
-        def answer(value: Result | None, error: BaseException | None) -> None:
+        def answer(value: "Result | None", error: BaseException | None) -> None:  # quoted: it would be made each time
             if result.done():  # nobody waits any more
                 return
             if error is not None:
