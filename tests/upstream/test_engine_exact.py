@@ -6,10 +6,11 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from unbroken.chat.events import Event, Finished, TextDelta, UsageReported
@@ -60,7 +61,9 @@ class Said:
         """How it ended and what it used, but for what was found in a cache."""
         last = [event for event in self.events if isinstance(event, Finished | UsageReported)]
         return tuple(
-            UsageReported(replace(event.usage, cached_read=0)) if isinstance(event, UsageReported) else event
+            UsageReported(msgspec.structs.replace(event.usage, cached_read=0))
+            if isinstance(event, UsageReported)
+            else event
             for event in last
         )
 

@@ -1,10 +1,9 @@
 """Tokens used by one answer."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens of one answer; the details are parts of their totals, never added to them."""
 
     input: int = 0

@@ -1,9 +1,9 @@
 """What is new in an answer that was asked for again, or asked to go on: by comparing it with what was sent."""
 
-from dataclasses import replace
 from typing import assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from unbroken.chat.events import (
     Cited,
