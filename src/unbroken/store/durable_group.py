@@ -119,12 +119,12 @@ class Committer:
         began = loop.time() - APART
         try:
             while self._gathering or not self.is_closing:
-                due = 0.0 if self._is_pressing or self.is_closing else began + APART
                 if not self._gathering:
                     await self._wait()
-                elif due > loop.time():
-                    await self._wait(until=due)
-                else:
+                    continue
+                if not (self._is_pressing or self.is_closing) and began + APART > loop.time():
+                    await self._wait(until=began + APART)
+                if self._gathering:
                     began = loop.time()
                     await self._commit_group()
                 while self._waiting:
@@ -135,7 +135,7 @@ class Committer:
             raise
 
     async def _wait(self, *, until: float | None = None) -> None:
-        """Waits for the first append, or one that is pressing; no longer than until a moment."""
+        """Waits for the first append, or one that is pressing; no longer than about until a moment."""
         loop = asyncio.get_running_loop()
         self._pause = loop.create_future()
         timer = None if until is None else loop.call_at(until, self._wake)
