@@ -220,6 +220,18 @@ def epoch(log: MemoryStreamLog, reader: Reader) -> Epoch:
     return epoch
 
 
+def write_a_run(
+    log: MemoryStreamLog, reader: Reader, *texts: bytes, keep: bool = False, stream: StreamId = STREAM
+) -> Epoch:
+    """The epoch of a new stream with a reader, to which a writer has added these texts by itself."""
+    epoch = log.begin(stream, keep=keep)
+    log.attach(stream, Offset(0), reader)
+    writer = Writer(log, reader, stream=stream)
+    assert writer.begin(epoch)
+    writer.write(*texts)
+    return epoch
+
+
 def contents(log: MemoryStreamLog) -> list[Entry]:
     return now(log.read(STREAM, Offset(0)))
 
@@ -390,11 +402,7 @@ def test_what_was_added_counts_for_how_long_a_stream_is(log: MemoryStreamLog, ep
 
 def test_what_was_had_is_dropped_where_nothing_may_stay(reader: Reader) -> None:
     log = MemoryStreamLog(spare_bytes=0)
-    epoch = log.begin(STREAM, keep=False)
-    log.attach(STREAM, Offset(0), reader)
-    writer = Writer(log, reader)
-    assert writer.begin(epoch)
-    writer.write(b"a", b"b")
+    epoch = write_a_run(log, reader, b"a", b"b")
     found = log.held(STREAM)
     assert found is not None
     assert (found.last, found.size) == (2, 0)
@@ -408,11 +416,7 @@ def test_what_was_had_is_dropped_where_nothing_may_stay(reader: Reader) -> None:
 @pytest.mark.parametrize("how", ["held", "read", "append", "attach", "claim"])
 def test_a_run_that_is_more_than_may_stay_is_dropped_like_any_blocks(reader: Reader, how: str) -> None:
     log = MemoryStreamLog(spare_bytes=5)
-    epoch = log.begin(STREAM, keep=False)
-    log.attach(STREAM, Offset(0), reader)
-    writer = Writer(log, reader)
-    assert writer.begin(epoch)
-    writer.write(b"a", b"b")
+    epoch = write_a_run(log, reader, b"a", b"b")
     match how:
         case "held":
             log.held(STREAM)
@@ -430,11 +434,7 @@ def test_a_run_that_is_more_than_may_stay_is_dropped_like_any_blocks(reader: Rea
 
 def test_a_stream_that_is_kept_keeps_what_the_writer_has_added(reader: Reader) -> None:
     log = MemoryStreamLog(spare_bytes=0)
-    epoch = log.begin(STREAM, keep=True)
-    log.attach(STREAM, Offset(0), reader)
-    writer = Writer(log, reader)
-    assert writer.begin(epoch)
-    writer.write(b"a", b"b")
+    epoch = write_a_run(log, reader, b"a", b"b", keep=True)
     log.append(STREAM, epoch, [Block(b"c")])
     assert [entry.block for entry in contents(log)] == [b"<a>", b"<b>", b"c"]
 
@@ -442,21 +442,12 @@ def test_a_stream_that_is_kept_keeps_what_the_writer_has_added(reader: Reader) -
 def test_what_is_held_in_all_is_counted_once_and_forgotten_once(reader: Reader) -> None:
     log = MemoryStreamLog(spare_bytes=100, spare_bytes_in_all=20)
     for _ in range(50):
-        other = StreamId("other")
-        epoch = log.begin(other, keep=False)
-        mine = Reader()
-        log.attach(other, Offset(0), mine)
-        writer = Writer(log, mine, stream=other)
-        assert writer.begin(epoch)
-        writer.write(b"abc", b"def")
+        other, mine = StreamId("other"), Reader()
+        write_a_run(log, mine, b"abc", b"def", stream=other)
         if len(mine.got) % 2:
             log.held(other)
         log.drop(other)
-    epoch = log.begin(STREAM, keep=False)
-    log.attach(STREAM, Offset(0), reader)
-    writer = Writer(log, reader)
-    assert writer.begin(epoch)
-    writer.write(b"x" * 8)
+    epoch = write_a_run(log, reader, b"x" * 8)
     log.append(STREAM, epoch, [Block(b"x" * 10)])
     assert len(contents(log)) == 2, "there is room for all of it"
     log.append(STREAM, epoch, [Block(b"x")])
