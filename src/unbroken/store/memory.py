@@ -183,7 +183,8 @@ class MemoryStreamLog:
                     self._catch_up(found)
             finally:
                 found.is_delivering = False
-            self._drop_what_is_too_much(found)
+            if not found.keep:
+                self._drop_what_is_too_much(found)
             if self._errors:
                 self._tell_errors()
 
@@ -271,7 +272,8 @@ class MemoryStreamLog:
             found.had = found.last
             for following in found.followings:
                 following.at = found.last
-            self._drop_what_is_too_much(found)
+            if not found.keep:
+                self._drop_what_is_too_much(found)
 
     @staticmethod
     def _check(stream: StreamId, found: _Stream, after: int) -> None:
@@ -290,7 +292,7 @@ class MemoryStreamLog:
             found.followings = (*found.followings, following)
 
     def _drop_what_is_too_much(self, found: _Stream) -> None:
-        if not found.keep and (found.size > self._spare_bytes or self._held_bytes > self._spare_bytes_in_all):
+        if found.size > self._spare_bytes or self._held_bytes > self._spare_bytes_in_all:
             self._held_bytes -= _drop_what_was_had(found)
 
     def _catch_up(self, found: _Stream) -> None:
