@@ -195,14 +195,22 @@ class DurableStreams:
                 del self._grace[stream]
                 if (timer := self._orphan_timers.pop(stream, None)) is not None:
                     timer.cancel()
-            if not producer.is_lost:
+            if producer.lost is None:
                 self._book(producer, origin)
             elif not self._is_handing_over:  # then it is let go with all the others, once what there is is committed
-                self.log.let_go(stream, producer.epoch)
+                self._let_go(producer, producer.lost)
         has_failed = producer.state is State.FAILED and not producer.is_lost
         if has_failed and producer.has_said_nothing and not record.is_background:
             self._to_forget[stream] = record.claim
             self._forget_if_told(stream)
+
+    def _let_go(self, producer: Producer, error: LogError) -> None:
+        """Leaves a lost stream to others, and says so, however it was lost."""
+        stream = producer.stream
+        self._journal.note("lost", stream=stream, message=str(error))
+        self.log.let_go(stream, producer.epoch)
+        if producer.state is State.CANCELLED and isinstance(error, StoreUnavailable):
+            self.readers.cut(stream)  # whoever has cancelled it must hear that it was not
 
     @contextmanager
     def _asking_for(self, claim: str) -> Iterator[None]:
@@ -240,7 +248,6 @@ class DurableStreams:
         """What is said of a stream that can no longer be written from here."""
         if (producer := self._producers.get(stream)) is not None:
             producer.lose(error)
-            self._journal.note("lost", stream=stream, message=str(error))
         if isinstance(error, StoreUnavailable):
             self.readers.cut(stream)
 

@@ -68,12 +68,14 @@ class StreamFollower:
         self._wrote_at = self._time()
         self._commented = False
         self._timer = self._loop.call_later(0.0 if is_late else first_comment, self._look, is_late)
-        self._is_paused = False
+        self._is_paused = connection.flow.write_paused  # the head of the response may have filled its buffer
         self._on_pause = on_pause
         #: Done when there is nothing more to write.
         self.ended: asyncio.Future[Ending] = self._loop.create_future()
         connection.on_pause = self._pause
         connection.on_lost = self._lost
+        if self._is_paused:
+            self._loop.call_soon(self._tell_paused)  # by then whoever made it is ready to hear of it
         if connection.is_lost:
             self._lost()
 
@@ -108,6 +110,10 @@ class StreamFollower:
     def _pause(self, is_paused: bool) -> None:
         self._is_paused = is_paused
         self._on_pause(is_paused)
+
+    def _tell_paused(self) -> None:
+        if self._is_paused:
+            self._on_pause(True)
 
     def _lost(self) -> None:
         self.write = _to_nobody  # until the log is left it may call once more, and uvloop's transport would raise

@@ -22,8 +22,14 @@ from unbroken.rules.lifecycle import State, Step, next_state
 from unbroken.rules.outcome import api_error
 from unbroken.rules.routing import Target
 from unbroken.store.held import Run
-from unbroken.store.log import DurableLog, LogError, OffsetUnknown, StreamLog, StreamTooLong
+from unbroken.store.log import DurableLog, LogError, OffsetUnknown, StoreUnavailable, StreamLog, StreamTooLong
 from unbroken.wire.template import Template
+
+# Seconds for which the end of a durable stream waits for room in a log that has as much to commit as it may: longer
+# than a store may usually fail before that is given up, and there is room again.
+END_PATIENCE_SECONDS = 30.0
+FIRST_PAUSE = 0.05  # seconds before it is tried again; doubled each time
+LONGEST_PAUSE = 1.0
 
 Going = tuple[StreamAttempt, Upstream]
 """An attempt whose answer has begun, and at which upstream."""
@@ -43,7 +49,7 @@ class Producer(GoingOn):
         "client",
         "epoch",
         "is_durable",
-        "is_lost",
+        "lost",
     )
 
     def __init__(
@@ -67,8 +73,8 @@ class Producer(GoingOn):
         self._has_content = False
         #: Who follows the stream, if nobody else ever will.
         self.client: StreamFollower | None = None
-        #: Whether the stream is no longer ours to write.
-        self.is_lost = False
+        #: Why the stream is no longer ours to write, None while it is.
+        self.lost: LogError | None = None
         self._is_account_due = True
         #: True when the first piece of the answer is in the log, False when it is clear that none will be.
         self.begun: asyncio.Future[bool] = self._loop.create_future()
@@ -91,7 +97,7 @@ class Producer(GoingOn):
         if blocks:
             self._take_up(blocks)
         self.begun.set_result(bool(blocks))
-        self._end_with(failure)
+        await self._end_with(failure)
 
     def _take_up(self, blocks: Sequence[Block], note: bytes = b"") -> None:
         """Stands where another producer stood."""
@@ -103,6 +109,11 @@ class Producer(GoingOn):
         with suppress(UpstreamFailed):  # in no word of ours: then nobody counts it
             said = read_said(self._dialect, blocks)
             self.account.usage = said.usage or Usage(output=said.pieces, estimated=True)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the stream is no longer ours to write."""
+        return self.lost is not None
 
     @property
     def has_said_nothing(self) -> bool:
@@ -141,7 +152,8 @@ class Producer(GoingOn):
 
     def lose(self, error: LogError) -> None:
         """Ends the work, not the stream: it can no longer be written from here."""
-        self.is_lost = True
+        if self.lost is None:
+            self.lost = error
         self.stop(Failure(Fault.STORE_UNAVAILABLE, str(error)))
 
     async def _write(self, begin: Callable[[], Awaitable[Going | None]]) -> None:
@@ -153,13 +165,13 @@ class Producer(GoingOn):
             while going is not None:
                 going = await self._see_through(*going)
         except UpstreamFailed as failed:
-            self._end_with(failed.failure)
+            await self._end_with(failed.failure)
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise
-            self._end_with(self.stopped)
+            await self._end_with(self.stopped)
         except Exception:  # the task's root: whatever it is, the reader must not wait for ever
-            self._end_with(Failure(Fault.INTERNAL, "the gateway has failed; its log says how"))
+            await self._end_with(Failure(Fault.INTERNAL, "the gateway has failed; its log says how"))
             raise
         finally:
             limit.cancel()
@@ -299,7 +311,7 @@ class Producer(GoingOn):
             )
         )
 
-    def _end_with(self, failure: Failure) -> None:
+    async def _end_with(self, failure: Failure) -> None:
         """The terminal block of a stream that failed: the dialect's error event (law 1)."""
         self._note_failure(failure)
         if self.is_lost:
@@ -308,13 +320,25 @@ class Producer(GoingOn):
         # What an attempt held back was never said: its numbers count for nothing.
         blocks = self._fail_in_the_middle(error) if self._has_content else [self._dialect.write_error_event(error)]
         account = self._account(self.state, error) if self.is_durable else b""
+        deadline, pause = self._loop.time() + END_PATIENCE_SECONDS, FIRST_PAUSE
+        while not self.is_lost:
+            try:
+                return self._append_end_in_some_way(blocks, error, account)
+            except StoreUnavailable as no_room:
+                if self._loop.time() >= deadline:  # another will go on with it, even with what was cancelled
+                    return self.lose(no_room)
+            except LogError as refusal:  # nobody may add to it from here any more: what was sent stays as it is
+                if self.is_durable:
+                    self.lose(refusal)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _append_end_in_some_way(self, blocks: Sequence[Block], error: ApiError, account: bytes) -> None:
         try:
             self._append_end(blocks, account)
         except StreamTooLong:  # the end of a response repeats all of it
-            with suppress(LogError):
-                self._append_end([self._dialect.write_error_event(error)], account)
-        except LogError:  # nobody may add to it from here any more: what was sent stays as it is
-            self.is_lost = self.is_durable
+            self._append_end([self._dialect.write_error_event(error)], account)
 
     def _append_end(self, blocks: Sequence[Block], account: bytes) -> None:
         self._log.append(self.stream, self.epoch, blocks, ends=True, account=account)
