@@ -205,6 +205,26 @@ async def test_who_waits_for_what_is_dropped_waits_no_longer(place: Place, monke
         await settling
 
 
+async def test_nobody_waits_for_a_committer_that_has_failed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = place.storage()
+    log = DurableStreamLog(storage, lease=3600.0)
+    await log.start()
+    epoch = await log.create(STREAM, keep=True)
+
+    async def fail(appends: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(storage, "commit", fail)
+    log.append(STREAM, epoch, blocks("a"))
+    async with asyncio.timeout(30):
+        await log.settle()
+    with pytest.raises(StoreUnavailable):
+        log.append(STREAM, await log.create(StreamId("other"), keep=True), blocks("b"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        await log.close()
+    await storage.close()
+
+
 async def test_nothing_is_delivered_before_it_is_in_the_file(place: Place) -> None:
     """L2."""
     log, elsewhere = await place.open(), await place.open()

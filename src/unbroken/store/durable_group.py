@@ -127,12 +127,17 @@ class Committer:
                 if self._gathering:
                     began = loop.time()
                     await self._commit_group()
-                while self._waiting:
-                    _resolve(self._waiting.pop())
+                self._tell_waiting()
         except BaseException as error:
             self._give_up(StoreUnavailable(f"nothing is committed any more: {error!r}"))
             self.pending_bytes = sys.maxsize  # beyond every bound: no append is taken
             raise
+        finally:
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        while self._waiting:
+            _resolve(self._waiting.pop())
 
     async def _wait(self, *, until: float | None = None) -> None:
         """Waits for the first append, or one that is pressing; no longer than about until a moment."""
