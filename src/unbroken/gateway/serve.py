@@ -24,7 +24,7 @@ FAREWELL_SECONDS = 1.0  # for the error events of answers that did not finish wi
 HASTY_SECONDS = 0.2  # for the same, when we are told a second time to stop
 CLOSE_SECONDS = 10.0  # for engines and the like to stop
 GC_THRESHOLD = (10_000, 20, 20)  # Python's (700, 10, 10) is for programs that make fewer objects
-WATCHED_LOGGERS = ("uvicorn.error", "asyncio")
+WATCHED_LOGGERS = ("uvicorn.error", "asyncio", "unbroken.store")
 
 
 class GatewayServer(uvicorn.Server):

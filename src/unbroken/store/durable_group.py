@@ -120,6 +120,7 @@ class Committer:
         try:
             while self._gathering or not self.is_closing:
                 if not self._gathering:
+                    self._tell_waiting()  # what they waited for may have been dropped
                     await self._wait()
                     continue
                 if not (self._is_pressing or self.is_closing) and began + APART > loop.time():

@@ -1,6 +1,7 @@
 """A SQLite file of ours: opened, made new, brought up to date; and a thread that works on it."""
 
 import asyncio
+import logging
 import os
 import sqlite3
 import threading
@@ -19,6 +20,8 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 
 IN_MEMORY = ":memory:"
+
+log = logging.getLogger("unbroken.store")
 
 #: What to do about what SQLite found, by a word of its message.
 _ADVICE = (
@@ -170,8 +173,12 @@ class DatabaseThread:
         asked_at = time.monotonic()
 
         def job() -> None:
-            with suppress(LogError):
+            try:
                 self._do(work, asked_at)
+            except LogError:
+                pass
+            except Exception:  # the thread's root: it must live, there is only one
+                log.exception("store %s: what was to be done later has failed", self._path)
 
         self._asked.put(job)
 

@@ -122,6 +122,7 @@ class Gatherer:
         if ours.tail.first_row:
             self._in_journal[ours] = None
             self._due[ours] = None
+            self._row = max(self._row, ours.tail.last_row)  # it may be a commit of ours that seemed to fail
 
     @property
     def is_due(self) -> bool:
@@ -168,7 +169,7 @@ class Gatherer:
         """Whether the stream goes on in our hands."""
         tail = ours.tail
         values = (tail.last, self._row, ours.size, tail.account, now if tail.has_ended else None)
-        known = (ours.number, ours.epoch, ours.gathered, self._row)
+        known = (ours.number, ours.epoch, ours.gathered, tail.first_row)
         if connection.execute(sql.GATHER, (*values, *known)).rowcount:
             write_segment(connection, ours.number, ours.gathered, tail)
             return not tail.has_ended
@@ -179,7 +180,10 @@ class Gatherer:
         return False
 
     def _drop_rows(self, connection: sqlite3.Connection, owner: OwnerId) -> None:
-        oldest = next((ours.tail.first_row for ours in self._in_journal), self._row + 1)
+        if self._row - KEPT_ROWS - self._dropped_to < KEPT_ROWS:
+            return
+        # Not the first of them: those that were taken up again came in any order.
+        oldest = min((ours.tail.first_row for ours in self._in_journal), default=self._row + 1)
         floor = min(oldest, self._row - KEPT_ROWS)
         if floor - self._dropped_to >= KEPT_ROWS:
             connection.execute(sql.DROP_JOURNAL, (self._dropped_to, floor, owner))
@@ -227,6 +231,11 @@ def tidy(connection: sqlite3.Connection, owner: OwnerId, now: float) -> None:
             connection.execute(sql.DROP_JOURNAL, (0, last_row - KEPT_ROWS, lapsed))
             if all(tails[row.number].has_ended for row in rows):
                 connection.execute(sql.DROP_OWNER, (lapsed,))
+
+
+def drop_orphans(connection: sqlite3.Connection) -> None:
+    """Drops the journal's rows of owners that have resigned, as far back as no live stream has anything."""
+    connection.execute(sql.DROP_ORPHANS, (KEPT_ROWS,))
 
 
 def expire(connection: sqlite3.Connection, before: float) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.log import OffsetUnknown, StreamUnknown
-from unbroken.store.pieces import PackedRun, read_blocks, write_msgpack
+from unbroken.store.pieces import PackedRun, RunUnknown, read_blocks, write_msgpack
 from unbroken.store.sqlite_tail import Tail
 from unbroken.store.storage import Stored
 
@@ -26,9 +26,17 @@ class JournalEntry(msgspec.Struct, array_like=True, frozen=True):
     account: bytes
 
 
-read_journal = msgspec.msgpack.Decoder(list[JournalEntry]).decode
+_read_entries = msgspec.msgpack.Decoder(list[JournalEntry]).decode
 write_record = write_msgpack
 read_record = msgspec.msgpack.Decoder(StreamRecord).decode
+
+
+def read_journal(body: bytes) -> list[JournalEntry]:
+    """What a row of the journal says; raises sqlite3.DatabaseError for what cannot be ours."""
+    try:
+        return _read_entries(body)
+    except msgspec.DecodeError as error:
+        raise sqlite3.DatabaseError(f"the journal is malformed: {error}") from error
 
 
 class StreamRow(NamedTuple):
@@ -82,8 +90,12 @@ def tails_of(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> dict[
     for id, body in connection.execute(sql.JOURNAL_BEHIND, (lowest,)):
         for entry in read_journal(body):
             row = begun.get(entry.stream)
-            if row is not None and row.ended_at is None and id > row.gathered:
+            if row is None or row.ended_at is not None or id <= row.gathered:
+                continue
+            try:
                 tails[row.number].add_pieces(id, entry.pieces, entry.ends, entry.note, entry.account)
+            except RunUnknown as error:
+                raise sqlite3.DatabaseError(f"the journal is malformed: row {id} goes on with no run") from error
     return tails
 
 

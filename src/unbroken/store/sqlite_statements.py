@@ -96,6 +96,13 @@ DROP_JOURNAL = """
     DELETE FROM journal WHERE id >= ? AND id < ? AND owner = ? AND id < (SELECT max(id) FROM journal)
 """
 
+#: Rows of those who are gone: all that lives has been gathered beyond them.
+DROP_ORPHANS = """
+    DELETE FROM journal WHERE id < (SELECT max(id) FROM journal) - ?
+        AND id <= coalesce((SELECT min(gathered) FROM streams WHERE ended_at IS NULL), id)
+        AND owner NOT IN (SELECT id FROM owners)
+"""
+
 # streams
 
 _STREAM = "SELECT number, id, owner, epoch, last, gathered, bytes, account, watched_until, ended_at FROM streams"

@@ -10,7 +10,7 @@ from unbroken.store.pieces import PackedRun, Part, blocks_of, unpack
 class Tail:
     """What a stream has in the journal only."""
 
-    __slots__ = ("account", "count", "first_row", "has_ended", "last", "notes", "parts", "run", "size")
+    __slots__ = ("account", "count", "first_row", "has_ended", "last", "last_row", "notes", "parts", "run", "size")
 
     def __init__(self, last: int, *, has_ended: bool = False) -> None:
         """`last` is the offset of the last block before it."""
@@ -25,8 +25,8 @@ class Tail:
         #: None if the journal says nothing new of it.
         self.account: bytes | None = None
         self.has_ended = has_ended
-        #: The first journal row that holds some of it; 0 if there is none.
-        self.first_row = 0
+        #: The first and last journal rows that hold some of it; 0 if there is none.
+        self.first_row = self.last_row = 0
 
     @property
     def blocks(self) -> list[Block]:
@@ -37,6 +37,7 @@ class Tail:
         """Takes in what a row of the journal has of it; `size` is that of the blocks and the note, in bytes."""
         if not self.first_row:
             self.first_row = row
+        self.last_row = row
         if type(blocks) is Run:
             texts, run = blocks.texts, self.run
             if run is not None and run.is_like(blocks):

@@ -8,7 +8,7 @@ from unbroken.chat.stream import Epoch, Offset, OwnerId, StreamId, StreamRecord,
 from unbroken.store import sqlite_statements as sql
 from unbroken.store.log import LogError, StaleEpoch, StreamEnded, StreamExists, StreamTooLong
 from unbroken.store.pieces import write_msgpack
-from unbroken.store.sqlite_gather import Gatherer, Ours, expire, gather_tail, give_back, tidy
+from unbroken.store.sqlite_gather import Gatherer, Ours, drop_orphans, expire, gather_tail, give_back, tidy
 from unbroken.store.sqlite_rows import (
     StreamRow,
     find_row,
@@ -49,16 +49,24 @@ class StreamWriter:
         self._row = 0  # the journal's last row that we know of
         self._committing: _Commit | None = None
         self._doubt: _Commit | None = None
+        #: Number and epoch of live streams that we held for ours and know no more, until a renewal has looked for them.
+        self._unsure: dict[StreamId, tuple[int, Epoch]] = {}
         self._has_all = True  # whether `_ours` are all of ours that have something in the journal
 
     def begin_anew(self) -> None:
         """Forgets what the last failure has made doubtful: all that is not read from the file."""
         self._has_all = False
+        for ours in self._ours.values():
+            self._doubt_that_it_is_ours(ours)
         self._ours.clear()
         self._gatherer.clear()
         self._claims = None
         if self._committing is not None:
             self._doubt, self._committing = self._committing, None
+
+    def _doubt_that_it_is_ours(self, ours: Ours) -> None:
+        if not ours.tail.has_ended:
+            self._unsure[ours.id] = ours.number, ours.epoch
 
     def create(self, connection: sqlite3.Connection, record: StreamRecord) -> StreamStatus | None:
         """Writes a new stream of ours; or gives the one that has its claim."""
@@ -115,8 +123,11 @@ class StreamWriter:
         """Gives the stream up if it is still ours, so that anybody may take it over."""
         with transaction(connection):
             if connection.execute(sql.RELEASE, (stream, self._owner, epoch)).rowcount:
+                row = find_row(connection, stream)
+                gather_tail(connection, row, tail_of(connection, row), self._now())  # our rows do not wait for its heir
                 self._count_claim(connection)
-        self._forget_ours(stream)
+        if (ours := self._ours.get(stream)) is not None and ours.epoch == epoch:
+            self._forget_ours(stream)
 
     def forget(self, connection: sqlite3.Connection, stream: StreamId) -> None:
         """Removes the stream; an unknown one is no error."""
@@ -143,7 +154,7 @@ class StreamWriter:
                 return self._commit_with_care(connection, appends)
             entries.append(entry)
             followed.append(ours)
-        if self._claims is None:
+        if self._claims is None or self._doubt is not None:
             return self._commit_with_care(connection, appends)
         body = write_msgpack(entries)
         self._committing = _Commit(appends, body, self._row)
@@ -167,9 +178,8 @@ class StreamWriter:
             claims: int = connection.execute(sql.CLAIMS).fetchone()[0]
             refused = self._look_for_lost(connection) if claims != self._claims else {}
             wanted = [append for append in appends if self._may_follow(connection, append, refused)]
-            if self._is_written(connection, wanted):
-                wanted = []
-            elif wanted := [part for append in wanted if (part := self._ours[append.stream].rest_of(append))]:
+            wanted = self._not_written(connection, wanted)
+            if wanted := [part for append in wanted if (part := self._ours[append.stream].rest_of(append))]:
                 self._row = connection.execute(sql.JOURNAL_LAST).fetchone()[0]
                 body = write_msgpack([self._ours[append.stream].entry_of(append) for append in wanted])
                 self._committing = _Commit(wanted, body, self._row)
@@ -183,12 +193,16 @@ class StreamWriter:
                 self._forget_ours(append.stream)
         return refused
 
-    def _is_written(self, connection: sqlite3.Connection, appends: Sequence[Append]) -> bool:
-        """Whether this is the commit that seemed to fail, and did not."""
+    def _not_written(self, connection: sqlite3.Connection, appends: list[Append]) -> list[Append]:
+        """Those that are not of the commit that seemed to fail, and did not."""
         doubt = self._doubt
-        if doubt is None or doubt.appends != appends:
-            return False
-        return connection.execute(sql.JOURNAL_OF_OWNER, (doubt.behind, self._owner, doubt.body)).fetchone() is not None
+        if doubt is None:
+            return appends
+        found = connection.execute(sql.JOURNAL_OF_OWNER, (doubt.behind, self._owner, doubt.body)).fetchone()
+        if found is None:
+            return appends
+        self._row = max(self._row, found[0])
+        return [append for append in appends if append not in doubt.appends]
 
     def _may_follow(self, connection: sqlite3.Connection, append: Append, refused: dict[StreamId, LogError]) -> bool:
         if append.stream in refused:
@@ -243,15 +257,24 @@ class StreamWriter:
         return ours
 
     def _look_for_lost(self, connection: sqlite3.Connection) -> dict[StreamId, LogError]:
-        """Those that we held for ours and are not; of the others somebody may have gathered what they go on with."""
+        """Those that we held for ours and are not; of the others somebody may have gathered what they go on with.
+
+        What a look that fails has found is found again by the next one.
+        """
         held = dict(connection.execute(sql.LIVE_NUMBERS_OF_OWNER, (self._owner,)).fetchall())
         lost: dict[StreamId, LogError] = {}
         for stream, ours in list(self._ours.items()):
             ours.tail.name_run_anew()
             if held.get(ours.number) != ours.epoch and not ours.tail.has_ended:
+                self._doubt_that_it_is_ours(ours)
                 self._forget_ours(stream)
+        for stream, (number, epoch) in self._unsure.items():
+            if stream not in self._ours and held.get(number) != epoch:
                 found = connection.execute(sql.STREAM, (stream,)).fetchone()
-                lost[stream] = unknown(stream) if found is None else stale(stream, ours.epoch, found[3])
+                if found is None:
+                    lost[stream] = unknown(stream)
+                elif (present := StreamRow._make(found).epoch) != epoch:  # else it has ended, or was released
+                    lost[stream] = stale(stream, epoch, present)
         return lost
 
     def _forget_ours(self, stream: StreamId) -> None:
@@ -265,6 +288,7 @@ class StreamWriter:
         self._take_up_all(connection)
         for done in self._gatherer.gather_due(connection, self._owner, self._now()):
             if self._ours.get(done.id) is done:
+                self._doubt_that_it_is_ours(done)
                 del self._ours[done.id]
 
     def renew(self, connection: sqlite3.Connection) -> Sequence[StreamId]:
@@ -272,16 +296,18 @@ class StreamWriter:
         with transaction(connection):
             connection.execute(sql.RENEW, (self._owner, self._now() + self._lease))
             claims: int = connection.execute(sql.CLAIMS).fetchone()[0]
-            lost = self._look_for_lost(connection) if claims != self._claims else {}
+            lost = self._look_for_lost(connection) if claims != self._claims or self._unsure else {}
             self._bytes_of_others = connection.execute(sql.LIVE_BYTES_OF_OTHERS, (self._owner,)).fetchone()[0]
             self._take_up_all(connection)
         self._claims = claims
+        self._unsure.clear()
         self._gatherer.look_how_far(connection)
         return [stream for stream, error in lost.items() if isinstance(error, StaleEpoch)]
 
     def clear_up(self, connection: sqlite3.Connection, retention: float) -> bool:
         """Removes what was kept for its time and what the dead have left; whether there may be more to remove."""
         tidy(connection, self._owner, self._now())
+        drop_orphans(connection)
         give_back(connection)
         return expire(connection, self._now() - retention)
 
