@@ -264,6 +264,24 @@ async def test_what_was_claimed_again_is_not_told_as_lost(place: Place) -> None:
     assert await storage.commit([texts(ONE, 1, "1", epoch=3)]) == {}
 
 
+async def test_what_a_claim_has_made_ours_that_seemed_to_fail_is_not_told_as_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = await place.open("a")
+    await create(storage, ONE)
+    await fail(storage)
+
+    def lose(stream: StreamId) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage._writer, "_forget_ours", lose)
+        with pytest.raises(StoreUnavailable):
+            await storage.claim(ONE, only_lapsed=False)
+    assert await storage.renew() == []
+    assert await storage.commit([texts(ONE, 1, "1", epoch=2)]) == {}
+
+
 async def test_a_journal_that_makes_no_sense_ends_no_thread(place: Place) -> None:
     """Whoever reads it is told; whoever clears up behind the dead leaves it, and goes on."""
     storage, elsewhere = await place.open("a"), await place.open("b", ahead=2 * LEASE)

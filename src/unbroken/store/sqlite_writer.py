@@ -269,7 +269,7 @@ class StreamWriter:
                 self._doubt_that_it_is_ours(ours)
                 self._forget_ours(stream)
         for stream, (number, epoch) in self._unsure.items():
-            if stream not in self._ours and held.get(number) != epoch:
+            if stream not in self._ours and number not in held:
                 found = connection.execute(sql.STREAM, (stream,)).fetchone()
                 if found is None:
                     lost[stream] = unknown(stream)
