@@ -44,7 +44,6 @@ class LogFollower(StreamFollower):
         self._unfollow: Callable[[], None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._is_beginning = self._has_paused = False
-        self._is_paused = connection.flow.write_paused  # the head of the answer may have filled its buffer
 
     async def begin(self) -> None:
         """Follows the log from where the client stands.

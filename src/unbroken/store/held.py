@@ -95,10 +95,6 @@ class HeldBlocks:
         self._older.append((self.latest, run))
         self._own, self.latest = None, []
 
-    def parts(self) -> list[Sequence[Block]]:
-        """All of them, one part behind the other."""
-        return [*(part for older in self._older for part in older), self.latest]
-
     def all(self) -> list[Block]:
         """All of them."""
         return self.last(len(self))
