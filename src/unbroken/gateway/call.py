@@ -56,7 +56,8 @@ class Call:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        ours = scope["extensions"]["unbroken"]
+        # Taken out: the exchange holds the scope, and a circle of the two would wait for the garbage collector.
+        ours = scope.pop("extensions")["unbroken"]
         self.connection: ClientConnection = ours["connection"]
         self.request_id = request_id(self.headers.get(b"x-request-id", b""))
         #: Headers for the response, whatever it will be.

@@ -17,8 +17,8 @@ class Ending(Enum):
     LEFT = "left"  # the client has gone
 
 
-def _to_nobody(data: bytes) -> None:
-    """Writes to a connection that is lost."""
+def _to_nobody(said: object) -> None:
+    """Takes what is written to a connection that is lost, and what is told of a client that is no longer written to."""
 
 
 class StreamFollower:
@@ -94,6 +94,7 @@ class StreamFollower:
     def close(self) -> None:
         """Writes nothing more."""
         self._end(Ending.LEFT)
+        self.lane, self._on_pause = None, _to_nobody  # whoever made it may hold it
 
     def _look(self, is_due: bool = False) -> None:
         if self.lane is not None and self.lane.heard_at > self._wrote_at:

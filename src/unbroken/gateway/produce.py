@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from unbroken.chat.error import ApiError
@@ -125,24 +126,16 @@ class Producer(GoingOn):
 
         As long as it waits, an upstream's failure can still be told with a status of its own (FAULTS.md 33).
         """
-        decided: asyncio.Future[None] = self._loop.create_future()
-
-        def decide(_: object = None) -> None:
-            if not decided.done():
-                decided.set_result(None)
-
-        def look() -> None:
-            if self._loop.time() >= self.heard_at + patience:
-                decide()
-            else:
-                timers[0] = self._loop.call_at(self.heard_at + patience, look)
-
-        timers = [self._loop.call_at(self.heard_at + patience, look)]
-        self.begun.add_done_callback(decide)
-        try:
-            await decided
-        finally:
-            timers[0].cancel()
+        while not self.begun.done() and (left := self.heard_at + patience - self._loop.time()) > 0:
+            woken: asyncio.Future[None] = self._loop.create_future()
+            wake = partial(_wake, woken)
+            timer = self._loop.call_later(left, wake)
+            self.begun.add_done_callback(wake)
+            try:
+                await woken
+            finally:
+                self.begun.remove_done_callback(wake)
+                timer.cancel()
 
     def pause(self, is_paused: bool) -> None:
         """Stops or resumes reading from the upstream."""
@@ -175,6 +168,7 @@ class Producer(GoingOn):
             raise
         finally:
             limit.cancel()
+            self._task = None
             if not self.begun.done():
                 self.begun.set_result(False)
 
@@ -208,6 +202,7 @@ class Producer(GoingOn):
             await attempt.ended
         except UpstreamFailed as failed:
             failure = upstream.without_secrets(failed.failure)
+            failed.__traceback__ = None  # through its frames it holds the attempt, which holds the error
         finally:
             self._attempt = None
             relay = attempt.relay
@@ -347,3 +342,8 @@ class Producer(GoingOn):
         if self._fail is not None:
             return self._fail(error)
         return self._error_behind(error)
+
+
+def _wake(waiter: asyncio.Future[None], _: object = None) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

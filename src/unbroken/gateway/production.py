@@ -145,6 +145,7 @@ class Production:
                 return given, upstream
             except UpstreamFailed as failed:
                 failure = upstream.without_secrets(failed.failure)
+                failed.__traceback__ = None  # through its frames it holds the attempt, which holds the error
             finally:
                 if failure is not None or not self._request.stream:
                     upstreams.ended(upstream, failure, self._loop.time())

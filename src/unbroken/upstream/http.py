@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._sink: ResponseSink | None = None
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser: Any = None  # while a response is read
         self.idle_since = 0.0
         self.is_reused = False
         self.is_closed = False
@@ -74,7 +75,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes, sink: ResponseSink) -> None:
         """Sends one request; `sink` is told of the response."""
         self._sink = sink
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self._head_bytes = 0
@@ -109,6 +110,7 @@ class Connection(asyncio.Protocol):
         """Drops the connection at once; the sink hears nothing more."""
         self._sink = None
         self.is_closed = True
+        self._parser = None  # it holds us
         self._transport.abort()
 
     def release(self) -> None:
@@ -152,6 +154,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
+        self._parser = None
         self._pool.forget(self)
         self._tell_lost(exc)
 
