@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.upstream.acknowledging import acknowledge_later
 from unbroken.upstream.chunked import only_chunk
 from unbroken.upstream.sinks import Nobody, ResponseSink, WholeResponse
 
@@ -99,8 +100,9 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def lend(self, protocol: asyncio.Protocol) -> None:
-        """Lets another protocol have what comes, which is whole chunks, until it is taken back."""
+        """Lets another protocol have what comes, which is whole small chunks, until it is taken back."""
         self._transport.set_protocol(protocol)
+        acknowledge_later(self._transport)
 
     def take_back(self) -> None:
         """Takes what comes again; the response goes on where it was lent, as far as the parser knows."""
