@@ -7,6 +7,7 @@ from unbroken.chat.stream import Block, Offset, StreamId
 from unbroken.gateway.connection import ClientConnection
 from unbroken.gateway.follow import Ending, StreamFollower
 from unbroken.settings.tree import KeepAliveSettings
+from unbroken.store.held import Run
 from unbroken.store.log import LogError, StreamLog
 
 PIECE_BYTES = 64 << 10  # of a backlog that is written at a time, before the client's pace is looked at
@@ -67,7 +68,11 @@ class LogFollower(StreamFollower):
 
     def feed(self, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
         """Writes blocks, as many as the client takes; `first` is the offset of the first, `ends` that they are all."""
-        if len(blocks) == 1 and not self._is_paused:  # as nearly always
+        if type(blocks) is Run:
+            if len(texts := blocks.texts) == 1 and not ends and self.is_chunked and not self._is_paused:
+                return self._write_text(first, blocks.before, texts[0], blocks.after)  # as nearly always
+            blocks = blocks.blocks()
+        if len(blocks) == 1 and not self._is_paused:
             self.at = first
             block = blocks[0]
             return self._write_data(b"id: %d\n%b" % (first, block) if self._wants_ids else block, ends)
@@ -82,6 +87,12 @@ class LogFollower(StreamFollower):
                 return
             at = end
         self._leave_log()
+
+    def _write_text(self, offset: Offset, before: bytes, text: bytes, after: bytes) -> None:
+        self.at = offset
+        block = b"id: %d\n%b%b%b" % (offset, before, text, after) if self._wants_ids else before + text + after
+        self.write(b"%x\r\n%b\r\n" % (len(block), block))
+        self._wrote_at, self._commented = self._time(), False
 
     def close(self) -> None:
         """Writes nothing more."""

@@ -62,7 +62,8 @@ class Committer:
         self._now = now
         self._patience = patience
         self._log = log
-        self._gathering: dict[Owned, None] = {}
+        #: Streams with something for the next group; whoever adds the first one wakes us.
+        self.gathering: dict[Owned, None] = {}
         self._in_flight: dict[Owned, None] = {}
         self.pending_bytes = 0
         self._is_pressing = False  # what gathers is not to wait
@@ -77,13 +78,14 @@ class Committer:
 
     def add(self, owned: Owned, size: int, *, is_pressing: bool = False) -> None:
         """Takes a stream's first append since the last group into the next one; one that is pressing does not wait."""
-        if is_pressing or not self._gathering:
+        if is_pressing or not self.gathering:
             self._is_pressing |= is_pressing
-            self._wake()
-        self._gathering[owned] = None
+            self.wake()
+        self.gathering[owned] = None
         self.pending_bytes += size
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Has it look at what gathers, now or when it is time."""
         if self._pause is not None:
             _resolve(self._pause)
             self._pause = None
@@ -93,24 +95,24 @@ class Committer:
         if owned.pending is not None:
             self.pending_bytes -= owned.pending.size + len(owned.pending.account)
             owned.pending = None
-            del self._gathering[owned]
+            del self.gathering[owned]
 
     async def settle(self) -> None:
         """Waits until all appends have been committed and delivered, or given up."""
-        while self._gathering or self._in_flight:
+        while self.gathering or self._in_flight:
             self._waiting.append(asyncio.get_running_loop().create_future())
             await self._waiting[-1]
 
     async def settle_one(self, owned: Owned) -> None:
         """Waits until the appends of one stream have been committed and delivered, or given up."""
-        while owned in self._gathering or owned in self._in_flight:
+        while owned in self.gathering or owned in self._in_flight:
             self._waiting.append(asyncio.get_running_loop().create_future())
             await self._waiting[-1]
 
     async def close(self) -> None:
         """Commits what there is, and ends."""
         self.is_closing = True
-        self._wake()
+        self.wake()
         if self._task is not None:
             await self._task
 
@@ -118,14 +120,14 @@ class Committer:
         loop = asyncio.get_running_loop()
         began = loop.time() - APART
         try:
-            while self._gathering or not self.is_closing:
-                if not self._gathering:
+            while self.gathering or not self.is_closing:
+                if not self.gathering:
                     self._tell_waiting()  # what they waited for may have been dropped
                     await self._wait()
                     continue
                 if not (self._is_pressing or self.is_closing) and began + APART > loop.time():
                     await self._wait(until=began + APART)
-                if self._gathering:
+                if self.gathering:
                     began = loop.time()
                     await self._commit_group()
                 self._tell_waiting()
@@ -144,7 +146,7 @@ class Committer:
         """Waits for the first append, or one that is pressing; no longer than about until a moment."""
         loop = asyncio.get_running_loop()
         self._pause = loop.create_future()
-        timer = None if until is None else loop.call_at(until, self._wake)
+        timer = None if until is None else loop.call_at(until, self.wake)
         try:
             await self._pause
         finally:
@@ -152,7 +154,7 @@ class Committer:
                 timer.cancel()
 
     async def _commit_group(self) -> None:
-        self._in_flight, self._gathering = self._gathering, {}
+        self._in_flight, self.gathering = self.gathering, {}
         self._is_pressing = False
         appends: list[Append] = []
         for owned in self._in_flight:
@@ -165,11 +167,12 @@ class Committer:
         except StoreUnavailable as error:
             return self._give_up(error)
         self.pending_bytes -= size
+        deliver = self._log.deliver
         for owned, append in zip(self._in_flight, appends, strict=True):
             if refused and append.stream in refused:
                 self._log.lose(owned, refused[append.stream])
             else:
-                self._log.deliver(owned, append)
+                deliver(owned, append)
         for stream in refused.keys() - {append.stream for append in appends} if refused else ():
             self._log.lose_found(stream, refused[stream])
         self._in_flight = {}
@@ -191,8 +194,8 @@ class Committer:
                     raise
 
     def _give_up(self, error: StoreUnavailable) -> None:
-        pending = [*self._in_flight, *self._gathering]
-        self._in_flight, self._gathering = {}, {}
+        pending = [*self._in_flight, *self.gathering]
+        self._in_flight, self.gathering = {}, {}
         self.pending_bytes = 0
         for owned in pending:
             owned.pending = None

@@ -1,6 +1,6 @@
 """Appending text by text: what an answer under way asks of a durable log, with the log's own bookkeeping only."""
 
-from unbroken.chat.stream import Block, Offset
+from unbroken.chat.stream import Block
 from unbroken.store.durable_group import Committer, Owned
 from unbroken.store.held import Run
 from unbroken.store.storage import Append
@@ -24,26 +24,28 @@ class RunWriter:
     def add(self, texts: list[bytes]) -> bool:
         """Adds a block for each text; False if it may not, and then it has added none."""
         owned, committer = self._owned, self._committer
-        added = (self._size + len(texts[0])) if len(texts) == 1 else self._size * len(texts) + sum(map(len, texts))
+        count = len(texts)
+        added = self._size + len(texts[0]) if count == 1 else self._size * count + sum(map(len, texts))
         size = owned.size + added
         pending_bytes = committer.pending_bytes + added
-        if not owned.is_ours or owned.has_ended or committer.is_closing:
-            return False
         if size > self._max_size or pending_bytes > self._max_pending:
             return False
-        owned.size = size
-        pending = owned.pending
+        if not owned.is_ours or owned.has_ended or committer.is_closing:
+            return False
+        owned.size, committer.pending_bytes = size, pending_bytes
+        last, pending = owned.last, owned.pending
+        owned.last = last + count
         if pending is None:
             run = Run(self._before, self._after, texts)
-            owned.pending = Append(owned.stream, owned.epoch, Offset(owned.last + 1), run, added)
-            committer.add(owned, added)
+            owned.pending = Append(owned.stream, owned.epoch, last + 1, run, added)  # type: ignore[arg-type]
+            if not (gathering := committer.gathering):
+                committer.wake()
+            gathering[owned] = None
+            return True
+        blocks = pending.blocks
+        if type(blocks) is Run and blocks.before is self._before:
+            blocks.texts += texts
         else:
-            blocks = pending.blocks
-            if type(blocks) is Run and blocks.before is self._before:
-                blocks.texts += texts
-            else:
-                pending.add([Block(self._before + text + self._after) for text in texts])
-            pending.size += added
-            committer.pending_bytes = pending_bytes
-        owned.last += len(texts)
+            pending.add([Block(self._before + text + self._after) for text in texts])
+        pending.size += added
         return True

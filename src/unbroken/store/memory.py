@@ -153,19 +153,29 @@ class MemoryStreamLog:
             return True
         known = found.last + 1 - first
         if not known and type(blocks) is Run:  # as nearly always
-            self._add(found, first, blocks, ends)
+            texts, held = blocks.texts, found.held
+            own = held.own
+            if own is not None and own.before is blocks.before and own.after is blocks.after and not held.latest:
+                own.texts += texts
+            else:
+                held.add(blocks)
+            count = len(texts)
+            size = len(blocks.before) + len(texts[0]) + len(blocks.after) if count == 1 else blocks.size
+            self._deliver(found, first, blocks, count, size, ends)
         elif 0 <= known < len(blocks):
             self._add(found, Offset(first + known), blocks[known:], ends)
         return known >= 0
 
     def _add(self, found: _Stream, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
         found.held.add(blocks)
-        if type(blocks) is Run:
-            blocks = blocks.blocks()
-        count = len(blocks)
-        added = len(blocks[0]) if count == 1 else sum(map(len, blocks))
-        found.size += added
-        self._held_bytes += added
+        self._deliver(found, first, blocks, len(blocks), size_of(blocks), ends)
+
+    def _deliver(
+        self, found: _Stream, first: Offset, blocks: Sequence[Block], count: int, size: int, ends: bool
+    ) -> None:
+        """Gives the followers blocks that are held by now; `count` and `size` are of them."""
+        found.size += size
+        self._held_bytes += size
         found.last = last = found.last + count
         found.ended = ends
         if found.followings and not found.is_delivering:
