@@ -550,8 +550,22 @@ async def test_live_streams_are_listed_oldest_first_with_what_is_known_of_them(p
     first, third = await elsewhere.live()
     assert (first.record.id, third.record.id) == (STREAM, "third")
     assert (first.last, first.account, first.watched_until, first.is_owned) == (2, b"acc", 5.0, True)
+    assert await elsewhere.lapsed() == await log.lapsed() == []
     place.clock.time += LEASE + 1
     assert not any(status.is_owned for status in await elsewhere.live())
+    assert await elsewhere.lapsed() == await elsewhere.live()
+
+
+async def test_a_stream_that_was_let_go_here_has_no_owner(place: Place) -> None:
+    log = await place.open()
+    epoch = await log.create(STREAM, keep=True)
+    await log.create(OTHER, keep=True)
+    log.append(STREAM, epoch, blocks("a"))
+    await log.settle()
+    log.let_go(STREAM, epoch)
+    assert [status.record.id for status in await log.lapsed()] == [STREAM]
+    await log.take_over(STREAM)
+    assert await log.lapsed() == []
 
 
 # bounds and retention

@@ -54,7 +54,7 @@ class Reaper:
                 self._durable.readers.cut(stream)
 
     async def _look_at_all(self) -> None:
-        lapsed = {status.record.id: status for status in await self._durable.log.live() if not status.is_owned}
+        lapsed = {status.record.id: status for status in await self._durable.log.lapsed()}
         self._lapsed = {stream: since for stream, since in self._lapsed.items() if stream in lapsed}
         for stream, status in lapsed.items():
             with suppress(StreamUnknown, RequestRefused):

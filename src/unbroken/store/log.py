@@ -197,6 +197,13 @@ class DurableLog(StreamLog, Protocol):
         """Every stream in the store that has not ended, oldest first, whoever owns it; raises StoreUnavailable."""
         ...
 
+    async def lapsed(self) -> list[StreamStatus]:
+        """Every stream that has not ended and that nobody owns, oldest first; raises StoreUnavailable.
+
+        Cheap where there is none, however many are live.
+        """
+        ...
+
     async def watch(self, stream: StreamId, until: float) -> None:
         """Writes down that a reader is there until `until` (seconds since 1970); never moves it back."""
         ...

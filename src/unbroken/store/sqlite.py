@@ -134,7 +134,11 @@ class SqliteStorage:
     async def live(self) -> list[StreamStatus]:
         return [status for status in await self._statuses(sql.STATUS_OF_LIVE) if not status.has_ended]
 
-    async def _statuses(self, query: str, *parameters: str) -> list[StreamStatus]:
+    async def lapsed(self) -> list[StreamStatus]:
+        found = await self._statuses(sql.STATUS_OF_LAPSED, self._now())
+        return [status for status in found if not status.has_ended]
+
+    async def _statuses(self, query: str, *parameters: str | float) -> list[StreamStatus]:
         return await self._read(lambda connection: read_statuses(connection, self._now(), query, parameters))
 
     async def watch(self, stream: StreamId, until: float) -> None:

@@ -129,7 +129,7 @@ def read_notes(connection: sqlite3.Connection, stream: StreamId) -> bytes:
 
 
 def read_statuses(
-    connection: sqlite3.Connection, now: float, query: str, parameters: Sequence[str] = ()
+    connection: sqlite3.Connection, now: float, query: str, parameters: Sequence[str | float] = ()
 ) -> list[StreamStatus]:
     """How the streams stand that a query for their rows, records and leases finds."""
     found = connection.execute(query, parameters).fetchall()

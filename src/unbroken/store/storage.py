@@ -102,6 +102,10 @@ class StreamStorage(Protocol):
         """All that have not ended, oldest first."""
         ...
 
+    async def lapsed(self) -> list[StreamStatus]:
+        """Those of `live` that nobody owns: the lease of their owner has lapsed, or it has released them."""
+        ...
+
     async def watch(self, stream: StreamId, until: float) -> None:
         """Notes that a reader is there until `until`."""
         ...

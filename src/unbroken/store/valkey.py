@@ -192,6 +192,9 @@ class ValkeyStorage:
             found += [status for answer in answers if answer and not (status := _read_status(answer)).has_ended]
         return found
 
+    async def lapsed(self) -> list[StreamStatus]:
+        return [status for status in await self.live() if not status.is_owned]
+
     async def watch(self, stream: StreamId, until: float) -> None:
         await self._run(_WATCH, stream, until)
 
