@@ -1,6 +1,5 @@
 """One answer: a request in any dialect, its production, and the answer back to the client, whole or as a stream."""
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -107,7 +106,7 @@ def _book(gateway: "Gateway", call: Call, production: Production, origin: Origin
 
 async def _send_stream(gateway: "Gateway", call: Call, producer: Producer, origin: Origin) -> None:
     gateway.productions.add(producer)
-    task = asyncio.create_task(producer.write_stream())
+    task = call.connection.loop.create_task(producer.write_stream())
     call.connection.on_lost = partial(producer.stop, LEFT)
     gateway.metrics.open_streams += 1
     try:

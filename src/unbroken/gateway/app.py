@@ -42,6 +42,8 @@ from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
 
 Handler = Callable[["Gateway", Call, str], Awaitable[None]]
 
+_WORDS = {state: state.value for state in State}  # to ask a member of an enum for its value costs two calls
+
 #: path → method → handler; a path that ends in `/` takes whatever follows.
 ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/chat/completions": {"POST": create_chat_completion},
@@ -178,7 +180,7 @@ class Gateway:
         account, now, request = production.account, self._loop_time(), production.asked.request
         started_at = origin.started_at
         failure = account.failure
-        outcome = production.state.value if failure is None else failure.fault.value
+        outcome = _WORDS[production.state] if failure is None else failure.fault.value
         usage = account.usage or Usage()
         first_token = account.first_token_at - started_at if account.first_token_at else None
         answered = self.metrics.answered(account.model or request.model, account.upstream)

@@ -110,7 +110,7 @@ class Exchange(RequestResponseCycle):
         self.transport = transport
         self.flow = flow
         self.default_headers = default_headers
-        self.message_event = cast(asyncio.Event, Flag())
+        self.message_event = Flag()  # type: ignore[assignment]
         self.on_response = on_response
         self.disconnected = False
         self.keep_alive = keep_alive

@@ -65,37 +65,30 @@ class Upstream:
         self.settings = settings
         self.name = settings.name
         self.secret = settings.api_key
-        self._dialect = DIALECTS[settings.dialect]
+        #: What it speaks.
+        self.dialect: Dialect = DIALECTS[settings.dialect]
         self.breaker = Breaker(retries.breaker_failures, retries.breaker_cooldown)
         self.open_requests = 0
         self._connect_timeout = connect_timeout
         # Headers may hold keys too, such as an `api-key` of their own kind.
         self._secrets = [value for value in (self.secret, *settings.headers.values()) if len(value) >= MIN_SECRET]
         self.engine: EngineView | None = new_engine(settings) if settings.engine else None
+        #: Whether it is llama.cpp in a child process of ours.
+        self.is_engine = self.engine is not None
         self._client: HttpClient | None = (
             None if self.engine else self._new_client(settings.base_url, None, self.secret)
         )
         self._engine_address: EngineAddress | None = None
 
-    @property
-    def dialect(self) -> Dialect:
-        """What it speaks."""
-        return self._dialect
-
     def headers_for(self, client: Mapping[bytes, bytes]) -> bytes:
         """The lines of a request's head that depend on its client: the version of the dialect that it speaks."""
-        if self._dialect is not ANTHROPIC_MESSAGES:
+        if self.dialect is not ANTHROPIC_MESSAGES:
             return b""
         version = client.get(b"anthropic-version", ANTHROPIC_VERSION)
         lines = b"anthropic-version: %b\r\n" % version
         if beta := client.get(b"anthropic-beta"):
             lines += b"anthropic-beta: %b\r\n" % beta
         return lines
-
-    @property
-    def is_engine(self) -> bool:
-        """Whether it is llama.cpp in a child process of ours."""
-        return self.engine is not None
 
     async def client(self, patience: float | None = None) -> HttpClient:
         """The client to send with; for an engine this waits until its model is loaded, at most `patience` seconds.
@@ -189,7 +182,7 @@ class Upstream:
         settings = self.settings
         authorization = {}
         if key:
-            is_anthropic = self._dialect is ANTHROPIC_MESSAGES
+            is_anthropic = self.dialect is ANTHROPIC_MESSAGES
             authorization = {"x-api-key": key} if is_anthropic else {"authorization": f"Bearer {key}"}
         return HttpClient(
             base_url,
