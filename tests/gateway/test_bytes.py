@@ -1,10 +1,12 @@
 """Bytes on their way through: whole, unharmed, bounded (FAULTS.md 18-25)."""
 
+import asyncio
 import re
 
 import msgspec
 import pytest
 
+from unbroken.settings.tree import UpstreamSettings
 from unbroken.upstream.scripted import (
     Change,
     Cut,
@@ -39,7 +41,7 @@ from unbroken.upstream.scripted import (
     without_role,
 )
 
-from .conftest import upstream_settings
+from .conftest import UPSTREAM_KEY, upstream_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +208,23 @@ async def test_an_error_page_of_200_is_not_an_answer(serve, upstream: ScriptedUp
     response = await gateway.ask()
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "malformed"
+
+
+async def test_a_page_that_comes_with_its_head_is_no_mistake_of_ours(serve) -> None:
+    """The head is enough to give it up, and the body is there by then."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nno")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        settings = UpstreamSettings(name="up0", base_url=base_url, api_key=UPSTREAM_KEY, models=("m",))
+        gateway = await serve(settings, retries={"attempts": 1})
+        assert (await gateway.stream()).status == 502
+        await gateway.wait_until_idle()
 
 
 async def test_an_error_page_that_is_huge_or_never_ends_is_bounded(serve, upstream: ScriptedUpstream) -> None:

@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._sink: ResponseSink | None = None
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._parser: Any = None  # while a response is read
+        self._parser: Any = None  # that of the latest response; it holds us
         self.idle_since = 0.0
         self.is_reused = False
         self.is_closed = False
@@ -112,7 +112,6 @@ class Connection(asyncio.Protocol):
         """Drops the connection at once; the sink hears nothing more."""
         self._sink = None
         self.is_closed = True
-        self._parser = None  # it holds us
         self._transport.abort()
 
     def release(self) -> None:
@@ -143,7 +142,8 @@ class Connection(asyncio.Protocol):
         if self._parts:
             parts, self._parts = self._parts, []
             body = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._sink.data(body)
+            if self._sink is not None:  # what its head said may have been enough
+                self._sink.data(body)
             if self._sink is not None and self._sink.wants_lane and _is_one_chunk(data, body):
                 self._sink.open_lane()
         if self._is_complete and self._sink is not None:
