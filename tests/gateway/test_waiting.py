@@ -32,6 +32,19 @@ def comments(count: int):
     return lambda answer: answer.raw.count(COMMENT) >= count
 
 
+@pytest.mark.parametrize("durable", ["false", "true"])
+@pytest.mark.parametrize("first", [0.0, 1e-9, 0.0005])
+async def test_a_stream_may_have_its_comments_at_once(
+    serve, upstream: ScriptedUpstream, first: float, durable: str
+) -> None:
+    """Then the head goes out before the stream has an upstream."""
+    upstream.script(text("one two three"), error(400, "no"))
+    gateway = await serve(upstream, keep_alive={"first": first})
+    answer = await gateway.stream(headers={"unbroken-durable": durable})
+    assert (answer.status, answer.text, answer.is_done) == (200, "one two three", True)
+    assert (await gateway.stream(headers={"unbroken-durable": durable})).error
+
+
 @pytest.mark.parametrize("blocks", [0, 1, 2])
 async def test_a_silent_stream_gets_comments_from_the_first_silent_seconds_on(
     serve, upstream: ScriptedUpstream, blocks: int

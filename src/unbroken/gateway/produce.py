@@ -31,6 +31,7 @@ from unbroken.wire.template import Template
 END_PATIENCE_SECONDS = 30.0
 FIRST_PAUSE = 0.05  # seconds before it is tried again; doubled each time
 LONGEST_PAUSE = 1.0
+LEAST_PAUSE = 0.001  # a timer for less is due at once, and would be set again and again until the clock has moved
 
 Going = tuple[StreamAttempt, Upstream]
 """An attempt whose answer has begun, and at which upstream."""
@@ -126,16 +127,18 @@ class Producer(GoingOn):
 
         As long as it waits, an upstream's failure can still be told with a status of its own (FAULTS.md 33).
         """
-        while not self.begun.done() and (left := self.heard_at + patience - self._loop.time()) > 0:
+        left = patience
+        while left >= 0 and not self.begun.done():  # once at least: the stream is made in another task's first step
             woken: asyncio.Future[None] = self._loop.create_future()
             wake = partial(_wake, woken)
-            timer = self._loop.call_later(left, wake)
+            timer = self._loop.call_later(max(left, LEAST_PAUSE), wake)
             self.begun.add_done_callback(wake)
             try:
                 await woken
             finally:
                 self.begun.remove_done_callback(wake)
                 timer.cancel()
+            left = self.heard_at + patience - self._loop.time()
 
     def pause(self, is_paused: bool) -> None:
         """Stops or resumes reading from the upstream."""
@@ -168,7 +171,6 @@ class Producer(GoingOn):
             raise
         finally:
             limit.cancel()
-            self._task = None
             if not self.begun.done():
                 self.begun.set_result(False)
 
