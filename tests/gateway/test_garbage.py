@@ -11,7 +11,7 @@ import pytest
 
 from unbroken.upstream.scripted import ScriptedUpstream, cut_after, error, text
 
-from .conftest import Serve, Served
+from .conftest import Serve, Served, upstream_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -121,5 +121,37 @@ async def test_answer_that_failed_leaves_no_garbage(serve: Serve, upstream: Scri
         await gateway.wait_until_idle()
         upstream.script(error(400, "no"))
         assert (await gateway.stream()).status == 400
+        await gateway.wait_until_idle()
+    assert not left
+
+
+@pytest.mark.parametrize("headers", [{}, {"unbroken-durable": "true"}])
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_answer_that_another_upstream_had_to_go_on_with_leaves_no_garbage(
+    serve: Serve, upstream: ScriptedUpstream, other: ScriptedUpstream, headers: dict[str, str], goes_on: bool
+) -> None:
+    upstream.always(text("one two three") | cut_after(3))
+    other.always(text("one two three") if goes_on else error(500, "no"))
+    upstreams = (upstream_settings(f"up{n}", one, continuation="match") for n, one in enumerate((upstream, other)))
+    gateway = await serve(*upstreams, retries={"breaker_failures": 100})
+    assert (await gateway.stream(headers=headers)).is_done == goes_on
+    await gateway.wait_until_idle()
+    with garbage() as left:
+        assert (await gateway.stream(headers=headers)).is_done == goes_on
+        await gateway.wait_until_idle()
+    assert not left
+
+
+async def test_upstream_that_was_asked_in_vain_leaves_no_garbage(
+    serve: Serve, upstream: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    upstream.always(error(500, "no"))
+    other.always(text("one two three"))
+    gateway = await serve(upstream, other, retries={"breaker_failures": 100})
+    await stream(gateway)
+    await gateway.wait_until_idle()
+    with garbage() as left:
+        await stream(gateway)
+        await whole(gateway)
         await gateway.wait_until_idle()
     assert not left

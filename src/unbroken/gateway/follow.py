@@ -18,7 +18,7 @@ class Ending(Enum):
 
 
 def _to_nobody(said: object) -> None:
-    """Takes what is written to a connection that is lost, and what is told of a client that is no longer written to."""
+    """Takes what nobody is to hear any more."""
 
 
 class StreamFollower:
@@ -94,7 +94,7 @@ class StreamFollower:
     def close(self) -> None:
         """Writes nothing more."""
         self._end(Ending.LEFT)
-        self.lane, self._on_pause = None, _to_nobody  # whoever made it may hold it
+        self._on_pause = _to_nobody  # whoever hears of pauses may hold us
 
     def _look(self, is_due: bool = False) -> None:
         if self.lane is not None and self.lane.heard_at > self._wrote_at:

@@ -157,6 +157,7 @@ class GoingOn(Production):
             return attempt, upstream
         except UpstreamFailed as failed:
             failure = upstream.without_secrets(failed.failure)
+            failed.__traceback__ = None  # through its frames it holds the attempt, which holds the error
             raise UpstreamFailed(failure) from None
         finally:
             if failure is not None:
