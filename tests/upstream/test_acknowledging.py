@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import uvloop
 
 from unbroken.upstream.acknowledging import acknowledge_later
 from unbroken.upstream.http import Connection, HttpClient
@@ -51,3 +52,16 @@ def test_other_sockets_are_left_alone() -> None:
     with socket.socket() as closed:
         pass
     acknowledge_later(Over(closed))
+
+
+def test_a_connection_that_is_closed_is_left_alone_by_the_loop_that_serves() -> None:
+    async def close_and_ask() -> None:
+        async with await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, host, port)
+            assert transport.get_extra_info("socket") is not None
+            transport.abort()
+            await asyncio.sleep(0)
+            acknowledge_later(transport)
+
+    uvloop.run(close_and_ask())

@@ -351,13 +351,9 @@ class DurableStreamLog:
         return [self._seen_from_here(status) for status in await self._storage.live()]
 
     async def lapsed(self) -> list[StreamStatus]:
-        found = {status.record.id: status for status in await self._storage.lapsed()}
-        for stream in [stream for stream in self._given_up if stream not in found]:  # the storage takes them for ours
-            with suppress(StreamUnknown):
-                status = await self.status(stream)
-                if not (status.is_owned or status.has_ended):
-                    found[stream] = status
-        return list(found.values())
+        if self._given_up:  # which the storage takes for ours
+            return [status for status in await self.live() if not status.is_owned]
+        return await self._storage.lapsed()
 
     async def watch(self, stream: StreamId, until: float) -> None:
         await self._storage.watch(stream, until)

@@ -62,8 +62,7 @@ class Committer:
         self._now = now
         self._patience = patience
         self._log = log
-        #: Streams with something for the next group; whoever adds the first one wakes us.
-        self.gathering: dict[Owned, None] = {}
+        self._gathering: dict[Owned, None] = {}
         self._in_flight: dict[Owned, None] = {}
         self.pending_bytes = 0
         self._is_pressing = False  # what gathers is not to wait
@@ -78,14 +77,13 @@ class Committer:
 
     def add(self, owned: Owned, size: int, *, is_pressing: bool = False) -> None:
         """Takes a stream's first append since the last group into the next one; one that is pressing does not wait."""
-        if is_pressing or not self.gathering:
+        if is_pressing or not self._gathering:
             self._is_pressing |= is_pressing
-            self.wake()
-        self.gathering[owned] = None
+            self._wake()
+        self._gathering[owned] = None
         self.pending_bytes += size
 
-    def wake(self) -> None:
-        """Has it look at what gathers, now or when it is time."""
+    def _wake(self) -> None:
         if self._pause is not None:
             _resolve(self._pause)
             self._pause = None
@@ -95,24 +93,24 @@ class Committer:
         if owned.pending is not None:
             self.pending_bytes -= owned.pending.size + len(owned.pending.account)
             owned.pending = None
-            del self.gathering[owned]
+            del self._gathering[owned]
 
     async def settle(self) -> None:
         """Waits until all appends have been committed and delivered, or given up."""
-        while self.gathering or self._in_flight:
+        while self._gathering or self._in_flight:
             self._waiting.append(asyncio.get_running_loop().create_future())
             await self._waiting[-1]
 
     async def settle_one(self, owned: Owned) -> None:
         """Waits until the appends of one stream have been committed and delivered, or given up."""
-        while owned in self.gathering or owned in self._in_flight:
+        while owned in self._gathering or owned in self._in_flight:
             self._waiting.append(asyncio.get_running_loop().create_future())
             await self._waiting[-1]
 
     async def close(self) -> None:
         """Commits what there is, and ends."""
         self.is_closing = True
-        self.wake()
+        self._wake()
         if self._task is not None:
             await self._task
 
@@ -120,14 +118,14 @@ class Committer:
         loop = asyncio.get_running_loop()
         began = loop.time() - APART
         try:
-            while self.gathering or not self.is_closing:
-                if not self.gathering:
+            while self._gathering or not self.is_closing:
+                if not self._gathering:
                     self._tell_waiting()  # what they waited for may have been dropped
                     await self._wait()
                     continue
                 if not (self._is_pressing or self.is_closing) and began + APART > loop.time():
                     await self._wait(until=began + APART)
-                if self.gathering:
+                if self._gathering:
                     began = loop.time()
                     await self._commit_group()
                 self._tell_waiting()
@@ -146,7 +144,7 @@ class Committer:
         """Waits for the first append, or one that is pressing; no longer than about until a moment."""
         loop = asyncio.get_running_loop()
         self._pause = loop.create_future()
-        timer = None if until is None else loop.call_at(until, self.wake)
+        timer = None if until is None else loop.call_at(until, self._wake)
         try:
             await self._pause
         finally:
@@ -154,7 +152,7 @@ class Committer:
                 timer.cancel()
 
     async def _commit_group(self) -> None:
-        self._in_flight, self.gathering = self.gathering, {}
+        self._in_flight, self._gathering = self._gathering, {}
         self._is_pressing = False
         appends: list[Append] = []
         for owned in self._in_flight:
@@ -194,8 +192,8 @@ class Committer:
                     raise
 
     def _give_up(self, error: StoreUnavailable) -> None:
-        pending = [*self._in_flight, *self.gathering]
-        self._in_flight, self.gathering = {}, {}
+        pending = [*self._in_flight, *self._gathering]
+        self._in_flight, self._gathering = {}, {}
         self.pending_bytes = 0
         for owned in pending:
             owned.pending = None

@@ -32,15 +32,13 @@ class RunWriter:
             return False
         if not owned.is_ours or owned.has_ended or committer.is_closing:
             return False
-        owned.size, committer.pending_bytes = size, pending_bytes
+        owned.size = size
         last, pending = owned.last, owned.pending
         owned.last = last + count
         if pending is None:
             run = Run(self._before, self._after, texts)
             owned.pending = Append(owned.stream, owned.epoch, last + 1, run, added)  # type: ignore[arg-type]
-            if not (gathering := committer.gathering):
-                committer.wake()
-            gathering[owned] = None
+            committer.add(owned, added)
             return True
         blocks = pending.blocks
         if type(blocks) is Run and blocks.before is self._before:
@@ -48,4 +46,5 @@ class RunWriter:
         else:
             pending.add([Block(self._before + text + self._after) for text in texts])
         pending.size += added
+        committer.pending_bytes = pending_bytes
         return True

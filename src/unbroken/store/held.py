@@ -65,12 +65,11 @@ def size_of(blocks: Sequence[Block]) -> int:
 class HeldBlocks:
     """Blocks, to which more are added behind, and of which the first ones are dropped."""
 
-    __slots__ = ("_older", "latest", "own")
+    __slots__ = ("_older", "_own", "latest")
 
     def __init__(self) -> None:
         self._older: list[tuple[list[Block], Run]] = []  # blocks and the run behind them
-        #: The last run, if texts may be added to it for as long as nothing stands behind it in `latest`.
-        self.own: Run | None = None
+        self._own: Run | None = None  # the last one, if its texts are ours to add to
         #: The blocks behind the last run; whoever adds one by itself adds it here.
         self.latest: list[Block] = []
 
@@ -84,17 +83,17 @@ class HeldBlocks:
         """Adds blocks; those of a run stay one."""
         if type(blocks) is not Run:
             self.latest += blocks
-        elif (own := self.own) is not None and own.is_like(blocks) and not self.latest:
+        elif (own := self._own) is not None and own.is_like(blocks) and not self.latest:
             own.texts += blocks.texts
         else:
             run = Run(blocks.before, blocks.after, blocks.texts.copy())
             self.add_run(run)
-            self.own = run
+            self._own = run
 
     def add_run(self, run: Run) -> None:
         """Adds a run, and with it what comes into it for as long as nothing else is asked of these blocks."""
         self._older.append((self.latest, run))
-        self.own, self.latest = None, []
+        self._own, self.latest = None, []
 
     def all(self) -> list[Block]:
         """All of them."""
@@ -104,10 +103,10 @@ class HeldBlocks:
         """The last `count` of them."""
         if count > len(self.latest):
             whole = [block for blocks, run in self._older for block in (*blocks, *run)]
-            self._older, self.own, self.latest = [], None, whole + self.latest
+            self._older, self._own, self.latest = [], None, whole + self.latest
         return self.latest[len(self.latest) - count :]
 
     def keep(self, count: int) -> None:
         """Drops all but the last `count`."""
         self.latest = self.last(count) if count else []
-        self._older, self.own = [], None
+        self._older, self._own = [], None

@@ -198,10 +198,7 @@ class DurableLog(StreamLog, Protocol):
         ...
 
     async def lapsed(self) -> list[StreamStatus]:
-        """Every stream that has not ended and that nobody owns, oldest first; raises StoreUnavailable.
-
-        Cheap where there is none, however many are live.
-        """
+        """Those of `live` that nobody owns; raises StoreUnavailable."""
         ...
 
     async def watch(self, stream: StreamId, until: float) -> None:

@@ -153,15 +153,8 @@ class MemoryStreamLog:
             return True
         known = found.last + 1 - first
         if not known and type(blocks) is Run:  # as nearly always
-            texts, held = blocks.texts, found.held
-            own = held.own
-            if own is not None and own.before is blocks.before and own.after is blocks.after and not held.latest:
-                own.texts += texts
-            else:
-                held.add(blocks)
-            count = len(texts)
-            size = len(blocks.before) + len(texts[0]) + len(blocks.after) if count == 1 else blocks.size
-            self._deliver(found, first, blocks, count, size, ends)
+            found.held.add(blocks)
+            self._deliver(found, first, blocks, len(blocks.texts), blocks.size, ends)
         elif 0 <= known < len(blocks):
             self._add(found, Offset(first + known), blocks[known:], ends)
         return known >= 0
@@ -173,7 +166,7 @@ class MemoryStreamLog:
     def _deliver(
         self, found: _Stream, first: Offset, blocks: Sequence[Block], count: int, size: int, ends: bool
     ) -> None:
-        """Gives the followers blocks that are held by now; `count` and `size` are of them."""
+        """Counts blocks that are held by now, `count` and `size` of them, and gives them to the followers."""
         found.size += size
         self._held_bytes += size
         found.last = last = found.last + count

@@ -109,13 +109,16 @@ _STREAM = "SELECT number, id, owner, epoch, last, gathered, bytes, account, watc
 _STATUS = """
     SELECT number, streams.id, owner, epoch, last, gathered, bytes, account, watched_until, ended_at, record,
         coalesce(lease_until, 0)
-    FROM streams JOIN records ON records.stream = number LEFT JOIN owners ON owners.id = owner
+    FROM streams {by} JOIN records ON records.stream = number LEFT JOIN owners ON owners.id = owner
 """
+_ANY = _STATUS.format(by="")
+#: In order of their numbers SQLite would rather look at all rows, of which nearly all are of streams that have ended.
+_LIVE = f"{_STATUS.format(by='INDEXED BY streams_live')} WHERE ended_at IS NULL"
 STREAM = f"{_STREAM} WHERE id = ?"
-STATUS = f"{_STATUS} WHERE streams.id = ?"
-STATUS_OF_CLAIM = f"{_STATUS} WHERE claim = ?"
-STATUS_OF_LIVE = f"{_STATUS} WHERE ended_at IS NULL ORDER BY number"
-STATUS_OF_LAPSED = f"{_STATUS} WHERE ended_at IS NULL AND coalesce(lease_until, 0) <= ? ORDER BY number"
+STATUS = f"{_ANY} WHERE streams.id = ?"
+STATUS_OF_CLAIM = f"{_ANY} WHERE claim = ?"
+STATUS_OF_LIVE = f"{_LIVE} ORDER BY number"
+STATUS_OF_LAPSED = f"{_LIVE} AND coalesce(lease_until, 0) <= ? ORDER BY number"
 LIVE_OF_OWNER = f"{_STREAM} WHERE owner = ? AND ended_at IS NULL"
 LIVE_NUMBERS_OF_OWNER = "SELECT number, epoch FROM streams WHERE owner = ? AND ended_at IS NULL"
 CREATE_STREAM = """

@@ -15,5 +15,5 @@ def acknowledge_later(transport: asyncio.BaseTransport) -> None:
     connection = transport.get_extra_info("socket")
     if _QUICKACK is None or connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    with suppress(OSError):  # it is closed: what is lost is heard elsewhere
+    with suppress(OSError, ValueError):  # it is closed (uvloop's raises the latter): that is heard of elsewhere
         connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
