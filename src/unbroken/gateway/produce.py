@@ -128,10 +128,10 @@ class Producer(GoingOn):
         As long as it waits, an upstream's failure can still be told with a status of its own (FAULTS.md 33).
         """
         left = patience
-        while left >= 0 and not self.begun.done():  # once at least: the stream is made in another task's first step
+        while not self.begun.done():  # for a turn of the loop at least: the stream is made in another task's first step
             woken: asyncio.Future[None] = self._loop.create_future()
             wake = partial(_wake, woken)
-            timer = self._loop.call_later(max(left, LEAST_PAUSE), wake)
+            timer = self._loop.call_later(left, wake)
             self.begun.add_done_callback(wake)
             try:
                 await woken
@@ -139,6 +139,9 @@ class Producer(GoingOn):
                 self.begun.remove_done_callback(wake)
                 timer.cancel()
             left = self.heard_at + patience - self._loop.time()
+            if left <= 0:
+                return
+            left = max(left, LEAST_PAUSE)
 
     def pause(self, is_paused: bool) -> None:
         """Stops or resumes reading from the upstream."""
