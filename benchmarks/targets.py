@@ -181,15 +181,15 @@ def targets() -> tuple[dict[str, Target], dict[str, str]]:
         found.append(Target("nginx", "http://127.0.0.1:8101", nginx))
     else:
         absent["nginx"] = "it is not on the PATH (Debian: apt-get install nginx-light)"
-    found.append(_unbroken("unbroken", 8102))
-    found.append(_unbroken("sqlite", 8103, flags=DURABLE))
+    found.append(unbroken("unbroken", 8102))
+    found.append(unbroken("sqlite", 8103, flags=DURABLE))
     if program := shutil.which("valkey-server") or shutil.which("redis-server"):
         found.append(_with_valkey(program))
     else:
         absent["valkey"] = "neither valkey-server nor redis-server is on the PATH"
-    found.append(_unbroken("translated", 8105, models="messages"))
+    found.append(unbroken("translated", 8105, models="messages"))
     found.append(_engine_alone())
-    found.append(_unbroken("engine", 8106, config="engine.toml", models="unbroken-demo", core=""))
+    found.append(unbroken("engine", 8106, config="engine.toml", models="unbroken-demo", core=""))
     litellm = WORK / "litellm-venv" / "bin" / "litellm"
     if litellm.exists():
         found.append(_litellm(litellm))
@@ -198,7 +198,7 @@ def targets() -> tuple[dict[str, Target], dict[str, str]]:
     return {target.name: target for target in found}, absent
 
 
-def _unbroken(name: str, port: int, *, config: str = "unbroken.toml", streams: str = "", **more: Any) -> Target:
+def unbroken(name: str, port: int, *, config: str = "unbroken.toml", streams: str = "", **more: Any) -> Target:
     """A gateway of ours; where `streams` says nothing else its durable streams are in a file of its own."""
     command = [sys.executable, "-m", "unbroken", "serve", "--config", str(HERE / "configs" / config)]
     environment = {
@@ -213,7 +213,7 @@ def _with_valkey(program: str) -> Target:
     store = [program, "--port", str(VALKEY_PORT), "--bind", "127.0.0.1", "--save", ""]
     store += ["--appendonly", "yes", "--appendfsync", "everysec"]
     streams = f"redis://127.0.0.1:{VALKEY_PORT}/0"
-    return _unbroken("valkey", 8104, streams=streams, flags=DURABLE, store=store)
+    return unbroken("valkey", 8104, streams=streams, flags=DURABLE, store=store)
 
 
 def _engine_alone() -> Target:
