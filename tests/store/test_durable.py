@@ -4,8 +4,9 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -27,6 +28,8 @@ from unbroken.store.sqlite import SqliteStorage
 from unbroken.store.storage import Append
 
 pytestmark = pytest.mark.anyio
+
+Heard = TypeVar("Heard")
 
 STREAM, OTHER = StreamId("chatcmpl-1"), StreamId("chatcmpl-2")
 LEASE = 15.0
@@ -50,6 +53,26 @@ class CountedStorage(SqliteStorage):
     async def commit(self, appends: Sequence[Append]) -> Mapping[StreamId, LogError]:
         self.groups.append(len(appends))
         return await super().commit(appends)
+
+
+Counted = TypeVar("Counted", bound=CountedStorage)
+
+
+class DeafStorage(CountedStorage):
+    """Does what it is asked to, and does not hear that it is done."""
+
+    is_deaf = False
+
+    async def create(self, record: StreamRecord) -> StreamStatus | None:
+        return self._heard(await super().create(record))
+
+    async def claim(self, stream: StreamId, *, only_lapsed: bool) -> tuple[Epoch, Offset] | None:
+        return self._heard(await super().claim(stream, only_lapsed=only_lapsed))
+
+    def _heard(self, answer: Heard) -> Heard:
+        if self.is_deaf:
+            raise StoreUnavailable("no answer")
+        return answer
 
 
 class Reader:
@@ -103,8 +126,15 @@ class Place:
         self.storages: dict[DurableStreamLog, SqliteStorage] = {}
         self._surroundings = surroundings
 
-    def storage(self, *, max_live_bytes: int = 1 << 30, retention: float = 60.0, busy: float = 5.0) -> CountedStorage:
-        storage = CountedStorage(
+    def storage(
+        self,
+        kind: type[Counted] = CountedStorage,  # type: ignore[assignment]
+        *,
+        max_live_bytes: int = 1 << 30,
+        retention: float = 60.0,
+        busy: float = 5.0,
+    ) -> Counted:
+        storage = kind(
             self.path, lease=LEASE, retention=retention, max_live_bytes=max_live_bytes, busy=busy, now=self.clock
         )
         storage.groups = []
@@ -723,6 +753,68 @@ async def test_a_stream_that_was_given_up_can_be_taken_over_elsewhere_when_the_s
     assert (await log.status(STREAM)).is_owned
     assert await log.take_over(STREAM) is None
     await log.close()
+
+
+@pytest.fixture
+async def deaf(place: Place) -> AsyncIterator[tuple[DurableStreamLog, DeafStorage]]:
+    """A log that renews its lease all the time, over a storage that may be deaf."""
+    storage = place.storage(DeafStorage)
+    log = DurableStreamLog(storage, lease=0.03)
+    await log.start()
+    yield log, storage
+    await log.close()
+
+
+async def can_be_taken_over(stream: StreamId, log: DurableStreamLog) -> None:
+    async def is_taken() -> bool:
+        with suppress(StreamUnknown):  # it is being made
+            return await log.take_over(stream) is not None
+        return False
+
+    await wait_until(is_taken)
+
+
+@pytest.mark.parametrize("has_gone", [False, True])
+async def test_a_stream_that_was_made_though_that_seemed_to_fail_is_nobodys(
+    place: Place, deaf: tuple[DurableStreamLog, DeafStorage], has_gone: bool
+) -> None:
+    """D13: else whoever asks for it would wait without end: our lease is renewed, and nobody writes it."""
+    (log, storage), elsewhere = deaf, await place.open()
+    storage.is_deaf = True
+    opening = asyncio.ensure_future(log.open(record(claim="key")))
+    if has_gone:
+        await asyncio.sleep(0)
+        opening.cancel()
+    with pytest.raises(asyncio.CancelledError if has_gone else StoreUnavailable):
+        await opening
+    await can_be_taken_over(STREAM, elsewhere)
+    again = await elsewhere.open(record(OTHER, claim="key"))
+    assert isinstance(again, StreamStatus)
+    assert (again.record.id, again.is_owned) == (STREAM, True)
+
+
+@pytest.mark.parametrize("has_gone", [False, True])
+@pytest.mark.parametrize("here", [False, True])
+async def test_a_claim_that_was_made_though_that_seemed_to_fail_is_given_up(
+    place: Place, deaf: tuple[DurableStreamLog, DeafStorage], here: bool, has_gone: bool
+) -> None:
+    (log, storage), former = deaf, await place.open()
+    epoch = await former.create(STREAM, keep=True)
+    former.append(STREAM, epoch, blocks("a"))
+    await former.settle()
+    storage.is_deaf = True
+    claiming = asyncio.ensure_future(log.claim(STREAM))
+    if has_gone:
+        await asyncio.sleep(0)
+        claiming.cancel()
+    with pytest.raises(asyncio.CancelledError if has_gone else StoreUnavailable):
+        await claiming
+    storage.is_deaf = False
+    taker = log if here else await place.open()
+    await can_be_taken_over(STREAM, taker)
+    reader = Reader()
+    await taker.follow(STREAM, Offset(0), reader)
+    assert reader.text == "a"
 
 
 async def test_what_waits_for_a_failing_store_is_bounded(place: Place) -> None:

@@ -68,6 +68,8 @@ class DurableStreamLog:
         self._owned: dict[StreamId, Owned] = {}
         self._departed: dict[StreamId, tuple[Epoch, LogError]] = {}  # the latest ones last
         self._given_up: dict[StreamId, Epoch] = {}  # and not released: the storage takes them for ours
+        #: Made or claimed, and the storage failed before it had said so: they may be ours, and nobody here writes them.
+        self._doubtful: set[StreamId] = set()
         self._committer = Committer(storage, now=now, patience=patience, log=self)
         self._renewing: asyncio.Task[None] | None = None
         self._closing = False
@@ -113,9 +115,19 @@ class DurableStreamLog:
                 await self._storage.release(stream, epoch)
                 if self._given_up.get(stream) == epoch:
                     del self._given_up[stream]
+            for stream in list(self._doubtful):
+                await self._release_if_ours(stream)
         except StoreUnavailable:
             return False
         return True
+
+    async def _release_if_ours(self, stream: StreamId) -> None:
+        """Lets others have a stream that is perhaps ours without our knowing."""
+        with suppress(StreamUnknown):
+            epoch = (await self._storage.status(stream)).epoch
+            if stream not in self._owned:  # nor does it matter who makes it ours now: that is another epoch
+                await self._storage.release(stream, epoch)
+        self._doubtful.discard(stream)
 
     # owners
 
@@ -131,6 +143,9 @@ class DurableStreamLog:
         except asyncio.CancelledError:
             self._mirrors.in_background(self._take_back(creation, record.id))
             raise
+        except StoreUnavailable:
+            self._doubtful.add(record.id)
+            raise
         if status is not None:
             return self._seen_from_here(status)
         self._departed.pop(record.id, None)
@@ -141,9 +156,13 @@ class DurableStreamLog:
 
     async def _take_back(self, creation: "asyncio.Future[StreamStatus | None]", stream: StreamId) -> None:
         """Removes a stream whose owner has gone before it heard of it."""
-        with suppress(LogError):
+        try:
             if await creation is None:
                 await self._storage.forget(stream)
+        except StoreUnavailable:
+            self._doubtful.add(stream)
+        except LogError:
+            pass  # it was not made
 
     async def claim(self, stream: StreamId, *, on_lost: OnLost = say_nothing) -> Epoch:
         claimed = await self._claim(stream, only_lapsed=False)
@@ -183,12 +202,19 @@ class DurableStreamLog:
         except asyncio.CancelledError:
             self._mirrors.in_background(self._give_back(claiming, stream))
             raise
+        except StoreUnavailable:
+            self._doubtful.add(stream)
+            raise
 
     async def _give_back(self, claiming: "asyncio.Future[tuple[Epoch, Offset] | None]", stream: StreamId) -> None:
         """Lets others have a stream whose new owner has gone before it heard of it."""
-        with suppress(LogError):
+        try:
             if (claimed := await claiming) is not None:
                 self._given_up[stream] = claimed[0]
+        except StoreUnavailable:
+            self._doubtful.add(stream)
+        except LogError:
+            pass  # there is none
 
     async def _make_ours(self, stream: StreamId, epoch: Epoch, last: Offset, on_lost: OnLost) -> Epoch:
         """Goes on where a claim begins: all before it is in the cache, the former owner's rest is refused."""
