@@ -134,6 +134,11 @@ class Call:
         length = self.headers.get(b"content-length", b"0")
         if int(length) > limit:  # digits only: the parser has seen to it
             raise _too_large(limit)
+        whole = self._exchange.take_whole_body()
+        if whole is not None:
+            if len(whole) > limit:
+                raise _too_large(limit)
+            return whole
         parts: list[bytes] = []
         size = 0
         while True:

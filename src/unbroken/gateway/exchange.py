@@ -121,6 +121,14 @@ class Exchange(RequestResponseCycle):
         self.chunked_encoding: bool | None = None
         self.expected_content_length = 0
 
+    def take_whole_body(self) -> bytes | None:
+        """The request's body if all of it is here, as nearly always; it is taken once."""
+        if self.more_body or self.disconnected or self.response_complete:
+            return None
+        self.flow.resume_reading()  # a large one that waited for its turn has paused it
+        body, self.body = bytes(self.body), bytearray()
+        return body
+
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Sends a whole response: in one write, where uvicorn's way takes two system calls.
 

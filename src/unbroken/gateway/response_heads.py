@@ -23,11 +23,9 @@ def why_refused(status: int, headers: Headers, body: bytes, read_error: ErrorRea
 def why_unreadable(headers: Headers, expected: str) -> Failure | None:
     """What is wrong with the body that the headers of a 200 announce; None if it is `expected`, or does not say."""
     said = dict(headers)
-    coding = _text(said.get(b"content-encoding", b"")).lower()
-    if coding not in ("", "identity"):
+    if (given := said.get(b"content-encoding")) and (coding := _text(given).lower()) not in ("", "identity"):
         return Failure(Fault.MALFORMED, f'answered with content-encoding "{coding}" though "identity" was asked for')
-    kind = _text(said.get(b"content-type", b"")).lower()
-    if expected and not kind.startswith(expected):
+    if expected and not (kind := _text(said.get(b"content-type", b"")).lower()).startswith(expected):
         return Failure(Fault.MALFORMED, f'answered with content-type "{kind}", expected "{expected}"')
     return None
 
