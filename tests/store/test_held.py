@@ -42,13 +42,6 @@ def test_a_run_is_its_blocks(frame: tuple[bytes, bytes], texts: list[bytes], sta
         run[len(blocks)]
 
 
-@given(FRAMES, FRAMES)
-def test_runs_are_alike_if_the_same_stands_around_their_texts(
-    one: tuple[bytes, bytes], two: tuple[bytes, bytes]
-) -> None:
-    assert Run(*one, [b"a"]).is_like(Run(*two, [b"b"])) == (one == two)
-
-
 def test_a_run_may_still_grow() -> None:
     texts = [b"a"]
     run = Run(b"<", b">", texts)

@@ -70,7 +70,13 @@ class LogFollower(StreamFollower):
         """Writes blocks, as many as the client takes; `first` is the offset of the first, `ends` that they are all."""
         if type(blocks) is Run:
             if len(texts := blocks.texts) == 1 and not ends and self.is_chunked and not self._is_paused:
-                return self._write_text(first, blocks.before, texts[0], blocks.after)  # as nearly always
+                self.at = first  # as nearly always, and all of it here: one call less for each piece of an answer
+                block = blocks.before + texts[0] + blocks.after
+                if self._wants_ids:
+                    block = b"id: %d\n%b" % (first, block)
+                self.write(b"%x\r\n%b\r\n" % (len(block), block))
+                self._wrote_at, self._commented = self._time(), False
+                return
             blocks = blocks.blocks()
         if len(blocks) == 1 and not self._is_paused:
             self.at = first
@@ -87,12 +93,6 @@ class LogFollower(StreamFollower):
                 return
             at = end
         self._leave_log()
-
-    def _write_text(self, offset: Offset, before: bytes, text: bytes, after: bytes) -> None:
-        self.at = offset
-        block = b"id: %d\n%b%b%b" % (offset, before, text, after) if self._wants_ids else before + text + after
-        self.write(b"%x\r\n%b\r\n" % (len(block), block))
-        self._wrote_at, self._commented = self._time(), False
 
     def close(self) -> None:
         """Writes nothing more."""

@@ -50,10 +50,6 @@ class Run(Sequence[Block]):
             return [before + texts[0] + after]  # type: ignore[list-item]  # a call of Block for each is what we save
         return [before + text + after for text in texts]  # type: ignore[misc]
 
-    def is_like(self, other: "Run") -> bool:
-        """Whether its blocks and the other's differ in nothing but their texts."""
-        return self.before == other.before and self.after == other.after  # the very same bytes, as a rule
-
 
 def size_of(blocks: Sequence[Block]) -> int:
     """Bytes of some blocks."""
@@ -83,7 +79,12 @@ class HeldBlocks:
         """Adds blocks; those of a run stay one."""
         if type(blocks) is not Run:
             self.latest += blocks
-        elif (own := self._own) is not None and own.is_like(blocks) and not self.latest:
+        elif (
+            (own := self._own) is not None
+            and own.before == blocks.before
+            and own.after == blocks.after
+            and not self.latest
+        ):
             own.texts += blocks.texts
         else:
             run = Run(blocks.before, blocks.after, blocks.texts.copy())

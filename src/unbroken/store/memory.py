@@ -154,7 +154,9 @@ class MemoryStreamLog:
         known = found.last + 1 - first
         if not known and type(blocks) is Run:  # as nearly always
             found.held.add(blocks)
-            self._deliver(found, first, blocks, len(blocks.texts), blocks.size, ends)
+            texts = blocks.texts
+            size = len(blocks.before) + len(texts[0]) + len(blocks.after) if len(texts) == 1 else blocks.size
+            self._deliver(found, first, blocks, len(texts), size, ends)
         elif 0 <= known < len(blocks):
             self._add(found, Offset(first + known), blocks[known:], ends)
         return known >= 0

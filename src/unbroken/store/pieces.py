@@ -38,7 +38,7 @@ def pack(blocks: Part, run: Run | None = None) -> Sequence[Piece]:
     """Some blocks as pieces; `run` is the stream's last one, if nothing came behind it and the reader knows it."""
     if type(blocks) is not Run:
         return blocks
-    if run is not None and run.is_like(blocks):
+    if run is not None and run.before == blocks.before and run.after == blocks.after:
         return [(None, None, blocks.texts)]
     return [(blocks.before, blocks.after, blocks.texts)]
 

@@ -40,7 +40,7 @@ class Tail:
         self.last_row = row
         if type(blocks) is Run:
             texts, run = blocks.texts, self.run
-            if run is not None and run.is_like(blocks):
+            if run is not None and run.before == blocks.before and run.after == blocks.after:
                 run.texts += texts
             else:
                 self.run = run = Run(blocks.before, blocks.after, texts.copy())
