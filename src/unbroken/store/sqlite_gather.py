@@ -1,6 +1,7 @@
 """Gathering: what the journal holds of a stream becomes a segment, and the journal's rows can go."""
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ SEGMENT_BLOCKS = 256  # a reader elsewhere has at most so many of a stream's blo
 SEGMENT_BYTES = 64 << 10  # and so many of its bytes
 JOURNAL_ROWS = 1024  # nor does it read more rows than these and those that are kept
 JOURNAL_BYTES = 4 << 20  # nor more bytes
+DROPPED_BYTES = 4 << 20  # of the journal at once: commits wait while its pages are given free
 KEPT_ROWS = 256  # longer than they are needed: a follower elsewhere looks every 20 ms and finds them there
 GATHERED_AT_ONCE = 32  # commits wait while this is written
 MERGED_BYTES = 1 << 20  # segments of a slow stream are small and many: at its end they become one, if it is not larger
@@ -92,11 +94,14 @@ class Gatherer:
         self._row = 0  # the last journal row of ours
         self._written = 0  # bytes of journal rows so far
         self._dropped_to = 0  # every row of ours before it has been deleted
+        self._rows: deque[tuple[int, int]] = deque()  # those that we know of, and the bytes in them
+        self._has_more_to_drop = False
 
     def clear(self) -> None:
         """Forgets all: the file knows better."""
         self._in_journal.clear()
         self._due.clear()
+        self._rows.clear()
         self._is_asked_for = False
 
     def drop(self, ours: Ours) -> None:
@@ -106,7 +111,7 @@ class Gatherer:
 
     def note(self, row: int, written: Iterable[tuple[Ours, Append]]) -> None:
         """Hears of a commit, and sees what has become due by it."""
-        self._row = row
+        self._row, written_before = row, self._written
         for ours, append in written:
             if not ours.tail.first_row:
                 self._in_journal[ours] = None
@@ -114,6 +119,7 @@ class Gatherer:
             if ours.take(row, append):
                 self._due[ours] = None
             self._written += append.size
+        self._rows.append((row, self._written - written_before))
         self._see_who_is_far_back(row)
         self._ask()
 
@@ -139,7 +145,7 @@ class Gatherer:
         self._ask()
 
     def _ask(self) -> None:
-        if self._due and not self._is_asked_for:
+        if (self._due or self._has_more_to_drop) and not self._is_asked_for:
             self._is_asked_for = True
             self._on_due()
 
@@ -180,14 +186,22 @@ class Gatherer:
         return False
 
     def _drop_rows(self, connection: sqlite3.Connection, owner: OwnerId) -> None:
-        if self._row - KEPT_ROWS - self._dropped_to < KEPT_ROWS:
+        """Deletes rows of ours that nobody needs, a bounded piece of them."""
+        if self._row - KEPT_ROWS - self._dropped_to < KEPT_ROWS and not self._has_more_to_drop:
             return
         # Not the first of them: those that were taken up again came in any order.
         oldest = min((ours.tail.first_row for ours in self._in_journal), default=self._row + 1)
         floor = min(oldest, self._row - KEPT_ROWS)
-        if floor - self._dropped_to >= KEPT_ROWS:
-            connection.execute(sql.DROP_JOURNAL, (self._dropped_to, floor, owner))
-            self._dropped_to = floor
+        if floor - self._dropped_to < KEPT_ROWS and not self._has_more_to_drop:
+            return
+        size = 0
+        while self._rows and self._rows[0][0] < floor and size < DROPPED_BYTES:
+            size += self._rows.popleft()[1]
+        dropped_to = min(floor, self._rows[0][0]) if self._rows else floor
+        self._has_more_to_drop = dropped_to < floor
+        if dropped_to > self._dropped_to:
+            connection.execute(sql.DROP_JOURNAL, (self._dropped_to, dropped_to, owner))
+            self._dropped_to = dropped_to
 
 
 def gather_tail(connection: sqlite3.Connection, row: StreamRow, tail: Tail, now: float) -> None:

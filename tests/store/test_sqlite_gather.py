@@ -1,0 +1,77 @@
+"""What the journal of the SQLite store is rid of, and in what pieces: commits wait for each."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord
+from unbroken.store.sqlite_database import IN_MEMORY, open_database
+from unbroken.store.sqlite_gather import DROPPED_BYTES, KEPT_ROWS, Gatherer
+from unbroken.store.sqlite_writer import StreamWriter
+from unbroken.store.storage import Append
+
+LARGE = Block(b"x" * (64 << 10))
+
+
+class Writing:
+    """A process that writes to the store, and gathers when it is asked to and a test says so."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.is_asked = False
+        gatherer = Gatherer(self._ask)
+        self._writer = StreamWriter(
+            OwnerId("me"), lease=15.0, max_live_bytes=1 << 30, now=lambda: 0.0, gatherer=gatherer
+        )
+        self._writer.renew(connection)
+
+    def _ask(self) -> None:
+        self.is_asked = True
+
+    def answer(self, number: int) -> None:
+        """A stream of one large block."""
+        stream = StreamId(f"chatcmpl-{number}")
+        assert self._writer.create(self._connection, StreamRecord(id=stream)) is None
+        append = Append(stream, Epoch(1), Offset(1), [LARGE], len(LARGE), ends=True)
+        assert not self._writer.commit(self._connection, [append])
+
+    def gather(self) -> int:
+        """How many bytes of the journal it has dropped."""
+        self.is_asked = False
+        before = self.journal()
+        self._writer.gather(self._connection)
+        return sum(before) - sum(self.journal())
+
+    def journal(self) -> list[int]:
+        """The sizes of its rows."""
+        return [size for (size,) in self._connection.execute("SELECT length(body) FROM journal ORDER BY id")]
+
+
+@pytest.fixture
+def writing() -> Iterator[Writing]:
+    with closing(open_database(IN_MEMORY, synchronous="normal", busy=1.0)) as connection:
+        yield Writing(connection)
+
+
+def test_the_journal_is_dropped_a_bounded_piece_at_a_time(writing: Writing) -> None:
+    dropped = []
+    for number in range(2 * KEPT_ROWS + 50):
+        writing.answer(number)
+        while writing.is_asked:
+            dropped.append(writing.gather())
+    pieces = [size for size in dropped if size]
+    assert len(pieces) > 2
+    assert max(pieces) < DROPPED_BYTES + len(LARGE) + 100
+    assert len(writing.journal()) <= 2 * KEPT_ROWS
+
+
+def test_commits_come_between_the_pieces(writing: Writing) -> None:
+    number = 0
+    while not (writing.is_asked and writing.gather()):
+        writing.answer(number)
+        number += 1
+    assert writing.is_asked
+    writing.answer(number)
+    assert writing.gather() > 0
