@@ -33,6 +33,7 @@ PATIENCE_SECONDS = 10.0  # how long a store may fail before its streams are give
 LEASE_SECONDS = 15.0
 RENEW_AGAIN_SECONDS = 1.0  # after a renewal that failed
 MAX_PENDING_BYTES = 64 << 20  # appended and not committed, of all streams: what comes while the store fails
+MAX_DOUBTFUL = 1000  # streams; the first ones, for a store that stays away makes none
 REMEMBERED = 10_000  # streams that were ours, to tell their former owners why they are not any more
 
 _FIRST = Epoch(1)
@@ -121,11 +122,15 @@ class DurableStreamLog:
             return False
         return True
 
+    def _doubt(self, stream: StreamId) -> None:
+        if len(self._doubtful) < MAX_DOUBTFUL:
+            self._doubtful.add(stream)
+
     async def _release_if_ours(self, stream: StreamId) -> None:
         """Lets others have a stream that is perhaps ours without our knowing."""
         with suppress(StreamUnknown):
             epoch = (await self._storage.status(stream)).epoch
-            if stream not in self._owned:  # nor does it matter who makes it ours now: that is another epoch
+            if stream not in self._owned:  # what is being claimed here just now is lost, and taken over again
                 await self._storage.release(stream, epoch)
         self._doubtful.discard(stream)
 
@@ -144,7 +149,7 @@ class DurableStreamLog:
             self._mirrors.in_background(self._take_back(creation, record.id))
             raise
         except StoreUnavailable:
-            self._doubtful.add(record.id)
+            self._doubt(record.id)
             raise
         if status is not None:
             return self._seen_from_here(status)
@@ -160,7 +165,7 @@ class DurableStreamLog:
             if await creation is None:
                 await self._storage.forget(stream)
         except StoreUnavailable:
-            self._doubtful.add(stream)
+            self._doubt(stream)
         except LogError:
             pass  # it was not made
 
@@ -203,7 +208,7 @@ class DurableStreamLog:
             self._mirrors.in_background(self._give_back(claiming, stream))
             raise
         except StoreUnavailable:
-            self._doubtful.add(stream)
+            self._doubt(stream)
             raise
 
     async def _give_back(self, claiming: "asyncio.Future[tuple[Epoch, Offset] | None]", stream: StreamId) -> None:
@@ -212,7 +217,7 @@ class DurableStreamLog:
             if (claimed := await claiming) is not None:
                 self._given_up[stream] = claimed[0]
         except StoreUnavailable:
-            self._doubtful.add(stream)
+            self._doubt(stream)
         except LogError:
             pass  # there is none
 
