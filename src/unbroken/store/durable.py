@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
+import msgspec
+
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, OwnerId, StreamId, StreamRecord, StreamStatus
 from unbroken.store.durable_group import Committer, Owned
 from unbroken.store.durable_mirrors import Mirrors
@@ -393,12 +395,4 @@ class DurableStreamLog:
         """A stream that we gave up has no owner, whatever the storage still says."""
         if self._given_up.get(status.record.id) != status.epoch:
             return status
-        return StreamStatus(
-            record=status.record,
-            epoch=status.epoch,
-            last=status.last,
-            has_ended=status.has_ended,
-            is_owned=False,
-            account=status.account,
-            watched_until=status.watched_until,
-        )
+        return msgspec.structs.replace(status, is_owned=False)
