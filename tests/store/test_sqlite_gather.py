@@ -8,10 +8,11 @@ import pytest
 
 from unbroken.chat.stream import Block, Epoch, Offset, OwnerId, StreamId, StreamRecord
 from unbroken.store.sqlite_database import IN_MEMORY, open_database
-from unbroken.store.sqlite_gather import DROPPED_BYTES, KEPT_ROWS, Gatherer
+from unbroken.store.sqlite_gather import DROPPED_BYTES, GATHERED_TOGETHER, KEPT_ROWS, Gatherer
 from unbroken.store.sqlite_writer import StreamWriter
 from unbroken.store.storage import Append
 
+SMALL = Block(b"data: x\n\n")
 LARGE = Block(b"x" * (64 << 10))
 
 
@@ -30,12 +31,21 @@ class Writing:
     def _ask(self) -> None:
         self.is_asked = True
 
-    def answer(self, number: int) -> None:
-        """A stream of one large block."""
+    def answer(self, number: int, block: Block = LARGE, *, ends: bool = True) -> None:
+        """A stream of one block."""
         stream = StreamId(f"chatcmpl-{number}")
         assert self._writer.create(self._connection, StreamRecord(id=stream)) is None
-        append = Append(stream, Epoch(1), Offset(1), [LARGE], len(LARGE), ends=True)
+        append = Append(stream, Epoch(1), Offset(1), [block], len(block), ends=ends)
         assert not self._writer.commit(self._connection, [append])
+
+    def renew(self) -> None:
+        """As is done every few seconds."""
+        self._writer.renew(self._connection)
+
+    def segments(self) -> int:
+        """How many streams have been gathered."""
+        count: int = self._connection.execute("SELECT count(*) FROM segments").fetchone()[0]
+        return count
 
     def gather(self) -> int:
         """How many bytes of the journal it has dropped."""
@@ -75,3 +85,31 @@ def test_commits_come_between_the_pieces(writing: Writing) -> None:
     assert writing.is_asked
     writing.answer(number)
     assert writing.gather() > 0
+
+
+def test_streams_that_have_ended_are_gathered_together(writing: Writing) -> None:
+    for number in range(GATHERED_TOGETHER):
+        assert not writing.is_asked
+        writing.answer(number, SMALL)
+    assert writing.is_asked
+    writing.gather()
+    assert (writing.segments(), writing.is_asked) == (GATHERED_TOGETHER, False)
+
+
+def test_none_waits_for_others_longer_than_to_the_next_renewal(writing: Writing) -> None:
+    writing.answer(0, SMALL)
+    assert not writing.is_asked
+    writing.renew()
+    assert writing.is_asked
+    writing.gather()
+    assert writing.segments() == 1
+
+
+def test_a_stream_that_goes_on_waits_for_none(writing: Writing) -> None:
+    """Nobody has to read more of it from the journal than was promised."""
+    writing.answer(0, SMALL, ends=False)
+    assert not writing.is_asked
+    writing.answer(1, LARGE, ends=False)
+    assert writing.is_asked
+    writing.gather()
+    assert (writing.segments(), writing.is_asked) == (1, False)

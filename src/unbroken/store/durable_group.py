@@ -12,10 +12,10 @@ from unbroken.store.storage import Append, StreamStorage
 FIRST_PAUSE = 0.05  # seconds before a commit that failed is repeated; doubled each time
 LONGEST_PAUSE = 1.0
 
-# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody reads, half of the
+# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody sees, less than the
 # time between two tokens. What comes when the last commit is longer ago than that is committed at once; so is the
 # first piece of a stream, for which somebody waits.
-APART = 0.010
+APART = 0.012
 
 
 class Owned:

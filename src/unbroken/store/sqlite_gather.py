@@ -20,6 +20,7 @@ JOURNAL_BYTES = 4 << 20  # nor more bytes
 DROPPED_BYTES = 4 << 20  # of the journal at once: commits wait while its pages are given free
 KEPT_ROWS = 256  # longer than they are needed: a follower elsewhere looks every 20 ms and finds them there
 GATHERED_AT_ONCE = 32  # commits wait while this is written
+GATHERED_TOGETHER = 8  # streams that have ended wait for so many, or for the next renewal: they share pages and syncs
 MERGED_BYTES = 1 << 20  # segments of a slow stream are small and many: at its end they become one, if it is not larger
 MERGED_SEGMENTS = 4
 EXPIRED_AT_ONCE = 100  # commits wait while these are deleted
@@ -61,13 +62,6 @@ class Ours:
             return None
         return self.number, append.first, pack(append.blocks, tail.run), append.ends, append.note, append.account
 
-    def take(self, row: int, append: Append) -> bool:
-        """Takes in what a row of the journal has of it; whether it is enough for a segment."""
-        tail = self.tail
-        tail.add(row, append.blocks, append.size, append.ends, append.note, append.account)
-        self.size += append.size
-        return tail.has_ended or tail.size >= SEGMENT_BYTES or tail.count >= SEGMENT_BLOCKS
-
     def rest_of(self, append: Append) -> Append | None:
         """What of an append that may be a repeated one is not there yet; None if all of it is."""
         there = self.tail.last + 1 - append.first
@@ -91,43 +85,54 @@ class Gatherer:
         self._is_asked_for = False  # `on_due` has been called, and nothing was gathered since
         self._in_journal: dict[Ours, None] = {}  # by the first row that holds some of them
         self._due: dict[Ours, None] = {}
+        self._is_urgent = False  # among these there is one that goes on
         self._row = 0  # the last journal row of ours
         self._written = 0  # bytes of journal rows so far
         self._dropped_to = 0  # every row of ours before it has been deleted
         self._rows: deque[tuple[int, int]] = deque()  # those that we know of, and the bytes in them
         self._has_more_to_drop = False
+        self._looked_at = 0  # the last row when we looked in vain for rows to drop
 
     def clear(self) -> None:
         """Forgets all: the file knows better."""
         self._in_journal.clear()
         self._due.clear()
         self._rows.clear()
-        self._is_asked_for = False
+        self._is_asked_for = self._is_urgent = False
 
     def drop(self, ours: Ours) -> None:
         """Leaves out a stream that is no longer ours."""
         self._in_journal.pop(ours, None)
         self._due.pop(ours, None)
 
-    def note(self, row: int, written: Iterable[tuple[Ours, Append]]) -> None:
-        """Hears of a commit, and sees what has become due by it."""
-        self._row, written_before = row, self._written
+    def note(self, row: int, written: Iterable[tuple[Ours, Append]]) -> int:
+        """Hears of a commit, and sees what has become due by it; gives the bytes in it."""
+        in_all = self._written
         for ours, append in written:
-            if not ours.tail.first_row:
+            tail, size = ours.tail, append.size
+            if not tail.first_row:
                 self._in_journal[ours] = None
-                ours.begun_at = self._written
-            if ours.take(row, append):
+                ours.begun_at = in_all
+            tail.add(row, append.blocks, size, append.ends, append.note, append.account)
+            ours.size += size
+            in_all += size
+            if tail.has_ended:
                 self._due[ours] = None
-            self._written += append.size
-        self._rows.append((row, self._written - written_before))
+            elif tail.size >= SEGMENT_BYTES or tail.count >= SEGMENT_BLOCKS:
+                self._due[ours] = None
+                self._is_urgent = True
+        size = in_all - self._written
+        self._row, self._written = row, in_all
+        self._rows.append((row, size))
         self._see_who_is_far_back(row)
         self._ask()
+        return size
 
     def take_up(self, ours: Ours) -> None:
         """Hears of a stream of ours that was read from the file, with what the journal has of it."""
         if ours.tail.first_row:
-            self._in_journal[ours] = None
-            self._due[ours] = None
+            self._in_journal[ours] = self._due[ours] = None
+            self._is_urgent = True
             self._row = max(self._row, ours.tail.last_row)  # it may be a commit of ours that seemed to fail
 
     @property
@@ -140,12 +145,14 @@ class Gatherer:
         self._due.update(self._in_journal)
 
     def look_how_far(self, connection: sqlite3.Connection) -> None:
-        """Makes due what is far back in the journal by what others have written."""
+        """Makes due what is far back in the journal by what others have written, and lets none wait for company."""
         self._see_who_is_far_back(connection.execute(sql.JOURNAL_LAST).fetchone()[0])
+        self._is_urgent = self.is_due
         self._ask()
 
     def _ask(self) -> None:
-        if (self._due or self._has_more_to_drop) and not self._is_asked_for:
+        is_time = self._is_urgent or self._has_more_to_drop or len(self._due) >= GATHERED_TOGETHER
+        if is_time and not self._is_asked_for:
             self._is_asked_for = True
             self._on_due()
 
@@ -154,6 +161,7 @@ class Gatherer:
             if row - ours.tail.first_row < JOURNAL_ROWS and self._written - ours.begun_at < JOURNAL_BYTES:
                 break
             self._due[ours] = None
+            self._is_urgent = True
             if len(self._due) >= GATHERED_AT_ONCE:
                 break
 
@@ -167,6 +175,7 @@ class Gatherer:
             self.drop(ours)
             ours.gathered = ours.tail.last
             ours.tail = Tail(ours.tail.last, has_ended=ours.tail.has_ended)
+        self._is_urgent = self._is_urgent and self.is_due
         self._drop_rows(connection, owner)
         self._ask()
         return done
@@ -187,12 +196,14 @@ class Gatherer:
 
     def _drop_rows(self, connection: sqlite3.Connection, owner: OwnerId) -> None:
         """Deletes rows of ours that nobody needs, a bounded piece of them."""
-        if self._row - KEPT_ROWS - self._dropped_to < KEPT_ROWS and not self._has_more_to_drop:
+        due_at = max(self._dropped_to + 2 * KEPT_ROWS, self._looked_at + KEPT_ROWS // 8)
+        if self._row < due_at and not self._has_more_to_drop:
             return
         # Not the first of them: those that were taken up again came in any order.
         oldest = min((ours.tail.first_row for ours in self._in_journal), default=self._row + 1)
         floor = min(oldest, self._row - KEPT_ROWS)
         if floor - self._dropped_to < KEPT_ROWS and not self._has_more_to_drop:
+            self._looked_at = self._row
             return
         size = 0
         while self._rows and self._rows[0][0] < floor and size < DROPPED_BYTES:

@@ -44,7 +44,7 @@ class StreamWriter:
         self._now = now
         self._gatherer = gatherer
         self._ours: dict[StreamId, Ours] = {}
-        self._bytes_of_others = 0  # as of the last renewal
+        self._held_at_most = 0  # bytes of all live streams: counted at times, and what we have written since
         self._claims: int | None = None  # as we have last seen the fences; None: look again
         self._row = 0  # the journal's last row that we know of
         self._committing: _Commit | None = None
@@ -76,7 +76,7 @@ class StreamWriter:
                 taken = read_statuses(connection, self._now(), sql.STATUS_OF_CLAIM, (record.claim,))
                 if taken:
                     return taken[0]
-            self._check_room(len(body))
+            self._check_room(connection, len(body))
             try:
                 parameters = (record.id, record.claim or None, self._owner, len(body))
                 number = connection.execute(sql.CREATE_STREAM, parameters).lastrowid
@@ -86,11 +86,17 @@ class StreamWriter:
         self._ours[record.id] = Ours(number or 0, record.id, Epoch(1), gathered=0, last=0, size=len(body))
         return None
 
-    def _check_room(self, size: int) -> None:
-        held = self._bytes_of_others + sum(ours.size for ours in self._ours.values())
-        if held + size > self._max_live_bytes:
-            found = f"streams that have not ended hold {held} bytes, and the bound is {self._max_live_bytes}"
-            raise StreamTooLong(f"no room for another stream: {found}")
+    def _check_room(self, connection: sqlite3.Connection, size: int) -> None:
+        if self._held_at_most + size > self._max_live_bytes:
+            self._count_held(connection)
+            if self._held_at_most + size > self._max_live_bytes:
+                found = f"{self._held_at_most} bytes, and the bound is {self._max_live_bytes}"
+                raise StreamTooLong(f"no room for another stream: streams that have not ended hold {found}")
+        self._held_at_most += size
+
+    def _count_held(self, connection: sqlite3.Connection) -> None:
+        of_others: int = connection.execute(sql.LIVE_BYTES_OF_OTHERS, (self._owner,)).fetchone()[0]
+        self._held_at_most = of_others + sum(ours.size for ours in self._ours.values() if not ours.tail.has_ended)
 
     def claim(self, connection: sqlite3.Connection, stream: StreamId, only_lapsed: bool) -> tuple[Epoch, Offset] | None:
         """Makes the stream ours, all that is in the journal gathered; None if `only_lapsed` and its owner may live."""
@@ -168,7 +174,7 @@ class StreamWriter:
     def _committed(self, row: int, written: Iterable[tuple[Ours, Append]]) -> None:
         self._committing = self._doubt = None
         self._row = row
-        self._gatherer.note(row, written)
+        self._held_at_most += self._gatherer.note(row, written)
 
     def _commit_with_care(
         self, connection: sqlite3.Connection, appends: Sequence[Append]
@@ -297,8 +303,8 @@ class StreamWriter:
             connection.execute(sql.RENEW, (self._owner, self._now() + self._lease))
             claims: int = connection.execute(sql.CLAIMS).fetchone()[0]
             lost = self._look_for_lost(connection) if claims != self._claims or self._unsure else {}
-            self._bytes_of_others = connection.execute(sql.LIVE_BYTES_OF_OTHERS, (self._owner,)).fetchone()[0]
             self._take_up_all(connection)
+            self._count_held(connection)
         self._claims = claims
         self._unsure.clear()
         self._gatherer.look_how_far(connection)
