@@ -10,7 +10,7 @@ from tests.wire.continuing_answers import DIALECTS, answering, heard, new_relay,
 from tests.wire.matrix_events import START, STOP, text
 from unbroken.chat.conversation import Conversation, Message, Role, Text
 from unbroken.chat.error import ApiError
-from unbroken.chat.events import Failed, Finished, TextDelta
+from unbroken.chat.events import Failed, Finished, TextDelta, UsageReported
 from unbroken.chat.fault import Fault, UpstreamFailed
 from unbroken.chat.finish import FinishReason
 from unbroken.chat.request import ChatRequest
@@ -72,6 +72,7 @@ def ask(
         secret="",
         ask_usage=True,
         is_engine=False,
+        on_matched=lambda: None,
     )
 
 
@@ -155,16 +156,58 @@ def test_a_mark_that_a_dialect_has_no_word_for_is_not_sent(upstream: Dialect, pr
 
 
 @pytest.mark.parametrize("client", DIALECTS, ids=lambda dialect: dialect.name)
-def test_an_answer_that_has_come_to_its_limit_ends_with_it(client: Dialect) -> None:
-    """K5: nobody is asked for no tokens."""
+def test_a_limit_that_may_be_used_up_ends_no_answer(client: Dialect) -> None:
+    """K5: nobody has counted; another way asks for all of it again."""
     conversation = Conversation(ASKED.messages, max_tokens=16)
     sent = sent_of(client, *("word " for _ in range(16)))
-    ending = ask(client, OPENAI_CHAT, sent, request_of(client, conversation))
+    with pytest.raises(UpstreamFailed) as failed:
+        ask(client, OPENAI_CHAT, sent, request_of(client, conversation))
+    assert failed.value.failure.fault is Fault.UNTRANSLATABLE
+    body = asked(ask(client, OPENAI_CHAT, sent, request_of(client, conversation), tier=Tier.MATCHED))
+    assert OPENAI_CHAT.read_conversation(OPENAI_CHAT.read_request(json.dumps(body).encode())).max_tokens == 16
+
+
+def test_an_answer_whose_upstream_has_counted_its_limit_ends_with_it() -> None:
+    """K5: nobody is asked for no tokens. vLLM tells the usage so far with each chunk where it is asked to."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 16, "total_tokens": 23}
+    sent = [
+        Block(b"data: %b\n\n" % msgspec.json.encode(chunk))
+        for chunk in (
+            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+            {"choices": [{"index": 0, "delta": {"content": "word word"}}], "usage": usage},
+        )
+    ]
+    request = request_of(OPENAI_CHAT, Conversation(ASKED.messages, max_tokens=16))
+    ending = ask(OPENAI_CHAT, OPENAI_CHAT, sent, request)
     assert isinstance(ending, Ending)
-    said, is_complete = heard(client, [*sent, *ending.blocks])
+    said, is_complete = heard(OPENAI_CHAT, [*sent, *ending.blocks])
     assert is_complete
     assert said_in(said).finished == Finished(FinishReason.LENGTH)
-    assert ending.usage == Usage(output=16, estimated=True)
+    assert ending.usage == Usage(input=7, output=16)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tokens"),
+    [
+        (["Once", " upon", " a", " time"], 4),
+        (["Once upon a time there", " was a queen who lived"], 11),  # 44 characters: no tokens
+        ([*"Once upon a time"], 4),  # 16
+        ([*"一天早晨"], 4),  # these may be
+        (["Жил-был", " однажды"], 2),
+        ([" ", "\n"], 1),
+    ],
+)
+def test_what_is_left_of_a_limit_is_told_by_pieces_that_may_be_tokens(pieces: list[str], tokens: int) -> None:
+    """K5."""
+    said = said_in([TextDelta(piece) for piece in pieces])
+    assert said.tokens == tokens
+
+
+def test_a_usage_that_was_told_before_all_was_said_is_no_count_of_it() -> None:
+    """Anthropic's `message_start` tells one."""
+    early = said_in([UsageReported(Usage(output=8)), TextDelta("Once"), TextDelta(" upon")])
+    late = said_in([TextDelta("Once"), TextDelta(" upon"), UsageReported(Usage(output=8))])
+    assert (early.tokens, late.tokens) == (2, 8)
 
 
 @pytest.mark.parametrize("client", [OPENAI_CHAT, ANTHROPIC_MESSAGES], ids=lambda dialect: dialect.name)

@@ -125,6 +125,57 @@ async def test_fresh_turn_is_never_spliced_onto_a_partial_answer(serve: Serve, u
     assert answer.is_done
 
 
+def limited(whole: str, *, goes_on: bool) -> Callable[[Received], Answer]:
+    """A server whose words are tokens, and that keeps to the limit; whether it goes on with the last message."""
+
+    def answer(received: Received) -> Answer:
+        last = received.json()["messages"][-1]
+        had = len(last["content"].split()) if last["role"] == "assistant" and goes_on else 0
+        rest = whole.split()[had:]
+        most = received.json()["max_tokens"]
+        said = (" " if had else "") + " ".join(rest[:most])
+        return text(said, finish_reason="length" if len(rest) > most else "stop")
+
+    return answer
+
+
+async def test_fresh_turn_of_a_limited_answer_is_matched_with_all_of_its_limit(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """K3, K5: what was left is too little for an answer that begins again; and the tier is told as it is."""
+    upstream.script(text(WORDS) | cut_after(6))
+    upstream.answer_with(lambda received: limited(WORDS, goes_on=False)(received) if upstream.unplayed == 0 else None)
+    gateway = await serve(upstream_settings("up0", upstream, continuation="last_message"))
+    answer = await gateway.stream(headers=DURABLE, max_tokens=COUNT)
+    assert answer.text == WORDS
+    assert answer.finish_reasons[-1] == "stop"
+    assert [received.json()["max_tokens"] for received in upstream.requests] == [COUNT, COUNT - 5, COUNT]
+    status = (await gateway.client.get(f"/streams/{answer.headers['unbroken-stream']}")).json()
+    assert {one["tier"] for one in status["continuations"]} == {"matched"}
+
+
+@pytest.mark.parametrize("limit", [COUNT, 100])
+async def test_pieces_that_are_no_tokens_never_end_an_answer(
+    serve: Serve, upstream: ScriptedUpstream, limit: int
+) -> None:
+    """K5: thirty characters in a piece each are no thirty tokens."""
+    upstream.script(text([*WORDS]) | cut_after(30))
+    upstream.answer_with(lambda received: limited(WORDS, goes_on=False)(received) if upstream.unplayed == 0 else None)
+    gateway = await serve(upstream_settings("up0", upstream, continuation="last_message"))
+    answer = await gateway.stream(max_tokens=limit)
+    assert answer.text == WORDS
+    assert answer.finish_reasons[-1] == "stop"
+
+
+async def test_pieces_of_several_tokens_use_up_as_much_of_the_limit(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """K5."""
+    upstream.script(text(["The quick brown fox jumps over", " the lazy dog. It ran away."]) | cut_after(2))
+    upstream.answer_with(lambda received: goes_on(WORDS)(received) if upstream.unplayed == 0 else None)
+    gateway = await serve(upstream_settings("up0", upstream, continuation="last_message"))
+    assert (await gateway.stream(max_tokens=20)).text == WORDS
+    assert upstream.requests[1].json()["max_tokens"] == 20 - 8  # thirty characters
+
+
 async def test_refusal_of_a_prefill_is_not_the_callers_error(serve: Serve, upstream: ScriptedUpstream) -> None:
     def refuses(received: Received) -> Answer | Script | None:
         if received.json()["messages"][-1]["role"] == "assistant":

@@ -28,6 +28,7 @@ from unbroken.chat.events import (
     UsageReported,
 )
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.finish import FinishReason
 from unbroken.chat.said import Said, said_in
 from unbroken.chat.stream import Block
 from unbroken.chat.usage import Usage
@@ -56,12 +57,16 @@ def sent_of(client: Dialect, words: Sequence[str], *, upstream: Dialect = OPENAI
     return blocks
 
 
+def spliced(said: Said, *, handed_over: str, is_limited: bool = False) -> Spliced:
+    return Spliced(said, handed_over=handed_over, is_limited=is_limited, on_matched=lambda: None)
+
+
 def splice(
     client: Dialect, upstream: Dialect, sent: Sequence[Block], answer: Sequence[Event]
 ) -> tuple[list[Block], Failure | None, ContinuingRelay]:
     """What comes of an upstream that is handed what was sent, and answers so."""
     said = read_back(client, sent).said
-    joint = Spliced(said, handed_over=said.text.rstrip())
+    joint = spliced(said, handed_over=said.text.rstrip())
     relay = continuing(client, upstream, sent, joint)
     blocks, failure = relayed(relay, spoken(upstream, answer))
     return blocks, failure, relay
@@ -111,27 +116,51 @@ def test_a_new_turn_that_begins_alike_and_differs_is_no_continuation(
 def test_a_new_turn_is_told_however_its_white_space_is_stripped() -> None:
     said = said_in([TextDelta("\n\nThe quick brown fox")])
     with pytest.raises(UpstreamFailed, match="does not go on"):
-        Spliced(said, handed_over=said.text).feed(TextDelta("The quick brown fox jumps"))
+        spliced(said, handed_over=said.text).feed(TextDelta("The quick brown fox jumps"))
 
 
 def test_one_that_thinks_first_has_begun_a_new_turn() -> None:
     said = said_in([TextDelta("The quick")])
     with pytest.raises(UpstreamFailed, match="as a new turn does"):
-        Spliced(said, handed_over=said.text).feed(ReasoningDelta("Hm"))
+        spliced(said, handed_over=said.text).feed(ReasoningDelta("Hm"))
 
 
 def test_an_end_that_may_be_the_beginning_again_is_no_continuation() -> None:
     """K3: told by sixteen characters, or by all that was sent."""
     said = said_in([TextDelta("The quick brown fox")])
-    joint = Spliced(said, handed_over=said.text)
+    joint = spliced(said, handed_over=said.text)
     assert joint.feed(TextDelta("The qui")) == []
     with pytest.raises(UpstreamFailed, match="happens to begin alike"):
-        joint.end()
+        joint.end(FinishReason.STOP)
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+def test_the_limit_of_a_splice_is_not_the_one_of_an_answer_that_begins_again(is_limited: bool) -> None:
+    """K3, K5: it was asked for what was left, and has come to that with what had been sent."""
+    said = said_in([TextDelta("The quick brown fox")])
+    joint = spliced(said, handed_over=said.text, is_limited=is_limited)
+    joint.feed(TextDelta("The quick brown fox jumps"))
+    if is_limited:
+        with pytest.raises(UpstreamFailed, match="limit too early"):
+            joint.end(FinishReason.LENGTH)
+    else:
+        assert joint.end(FinishReason.LENGTH) == []
+
+
+def test_it_is_told_once_that_an_answer_begins_again_and_before_anything_new() -> None:
+    said = said_in([TextDelta("The quick brown fox")])
+    told: list[str] = []
+    joint = Spliced(said, handed_over=said.text, is_limited=True, on_matched=lambda: told.append("matched"))
+    assert joint.feed(TextDelta("The quick brown")) == []
+    assert not told
+    assert joint.feed(TextDelta(" fox jumps")) == [TextDelta(" jumps")]
+    assert joint.feed(TextDelta(" over")) == [TextDelta(" over")]
+    assert told == ["matched"]
 
 
 def test_a_continuation_that_happens_to_begin_alike_passes_once_it_differs() -> None:
     said = said_in([TextDelta("The quick brown fox jumps over")])
-    joint = Spliced(said, handed_over=said.text)
+    joint = spliced(said, handed_over=said.text)
     assert joint.feed(TextDelta("The")) == []
     assert joint.feed(TextDelta(" lazy")) == [TextDelta("The lazy")]
     assert joint.feed(TextDelta("The quick brown fox")) == [TextDelta("The quick brown fox")]
@@ -158,8 +187,8 @@ def test_an_answer_of_which_only_the_end_was_missing_ends(client: Dialect) -> No
 )
 def test_white_space_that_was_not_handed_over_is_not_said_twice(sent: str, new: list[str], whole: str) -> None:
     said = said_in([TextDelta(sent)])
-    joint = Spliced(said, handed_over=sent.rstrip())
-    passed = [event for piece in new for event in joint.feed(TextDelta(piece))] + joint.end()
+    joint = spliced(said, handed_over=sent.rstrip())
+    passed = [event for piece in new for event in joint.feed(TextDelta(piece))] + joint.end(FinishReason.STOP)
     assert sent + text(passed) == whole
 
 
@@ -176,7 +205,7 @@ def test_a_call_behind_the_splice_comes_through() -> None:
 
 def test_what_is_held_back_is_bounded() -> None:
     """L9."""
-    joint = Spliced(said_in([TextDelta("The quick brown fox")]), handed_over="The quick brown fox")
+    joint = spliced(said_in([TextDelta("The quick brown fox")]), handed_over="The quick brown fox")
     passed = [event for _ in range(1000) for event in joint.feed(TextDelta(" "))]
     assert len(text(passed)) == 1000
     one, two = ToolCallStarted(0, "a", "f"), ToolCallStarted(1, "b", "g")
@@ -204,7 +233,7 @@ def test_the_usage_of_a_splice_counts_each_token_once() -> None:
 
 def test_input_tokens_that_were_told_stay_as_they_were_told() -> None:
     said = said_in([TextDelta("one"), UsageReported(Usage(input=100, output=1, cached_read=30))])
-    joint = Spliced(said, handed_over="one")
+    joint = spliced(said, handed_over="one")
     joint.feed(TextDelta(" two"))
     assert joint.usage_of_whole(Usage(input=500, output=7, cached_read=400)) == Usage(
         input=100, output=8, cached_read=30, estimated=True
@@ -275,7 +304,7 @@ def test_calls_may_come_mixed_in_another_way() -> None:
     passed: list[Event] = []
     for event in (one, ToolCallDelta(0, '{"a":1}'), two, ToolCallDelta(1, '{"b"'), ToolCallDelta(1, ":2}")):
         passed += joint.feed(event)
-    assert [*passed, *joint.end()] == [ToolCallDelta(0, ":1}"), ToolCallDelta(1, ":2}")]
+    assert [*passed, *joint.end(FinishReason.STOP)] == [ToolCallDelta(0, ":1}"), ToolCallDelta(1, ":2}")]
 
 
 @given(st.text(min_size=1, max_size=30), st.integers(0, 30), st.lists(st.integers(1, 7), max_size=30))
@@ -288,7 +317,7 @@ def test_a_matched_text_passes_from_where_it_was_cut_in_whatever_pieces(whole: s
         if piece := whole[at : at + size]:
             passed += joint.feed(TextDelta(piece))
         at += size
-    assert sent + text([*passed, *joint.end()]) == whole
+    assert sent + text([*passed, *joint.end(FinishReason.STOP)]) == whole
 
 
 @given(st.text(min_size=1, max_size=30), st.text(max_size=40))
@@ -300,7 +329,7 @@ def test_a_matched_text_is_never_anything_but_an_extension(sent: str, other: str
     try:
         for character in other:
             passed += joint.feed(TextDelta(character))
-        passed += joint.end()
+        passed += joint.end(FinishReason.STOP)
     except UpstreamFailed:
         has_failed = True
     assert has_failed is not other.startswith(sent)

@@ -34,6 +34,14 @@ PieceOfAnswer = (
 """An event that is a piece of the answer itself."""
 
 
+CHARACTERS_OF_A_TOKEN = 4
+"""In most languages and tokenizers, about; of bytes no fewer."""
+
+MOST_CHARACTERS_OF_A_TOKEN = 8
+LEAST_BYTES_OF_A_TOKEN = 2
+"""On average, over an answer: pieces that are longer or shorter than this are no tokens."""
+
+
 class PartKind(Enum):
     """What a part of an answer is."""
 
@@ -78,6 +86,8 @@ class Said:
     failed: Failed | None = None
     #: The latest report of tokens, None before there was one.
     usage: Usage | None = None
+    #: Whether it was told behind all that was said: Anthropic tells one at the beginning.
+    is_counted: bool = False
     #: Events that carried a piece of the answer; where nobody counts tokens they stand for them.
     pieces: int = 0
 
@@ -100,6 +110,24 @@ class Said:
     def calls(self) -> tuple[SaidPart, ...]:
         """The tool calls in the order in which they began."""
         return tuple(part for part in self.parts if part.kind is PartKind.CALL)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it is: as the upstream has counted them, else about.
+
+        Most servers send a piece for each token. Some send several tokens in one, or a token in several.
+        """
+        if self.is_counted and self.usage is not None:
+            return self.usage.output
+        characters, size = 0, 0
+        for part in self.parts:
+            characters += len(part.text)
+            size += len(part.text.encode(errors="surrogatepass"))
+        if characters > self.pieces * MOST_CHARACTERS_OF_A_TOKEN:
+            return -(-characters // CHARACTERS_OF_A_TOKEN)
+        if size < self.pieces * LEAST_BYTES_OF_A_TOKEN:
+            return -(-size // CHARACTERS_OF_A_TOKEN)
+        return self.pieces
 
     @property
     def is_only_text(self) -> bool:
@@ -160,13 +188,14 @@ def said_in(events: Iterable[Event]) -> Said:
     finished: Finished | None = None
     failed: Failed | None = None
     usage: Usage | None = None
+    is_counted = False
     pieces = 0
     for event in events:
         match event:
             case Started():
                 pass
             case UsageReported(reported):
-                usage = reported
+                usage, is_counted = reported, True
             case Failed():
                 failed = failed or event
             case Finished(choice=choice):
@@ -175,7 +204,8 @@ def said_in(events: Iterable[Event]) -> Said:
             case _:
                 choices.add(event.choice)
                 pieces += 1
+                is_counted = False
                 if event.choice == 0:
                     fold.add(event)
     parts = tuple(part.closed() for part in fold.parts)
-    return Said(parts, frozenset(choices), finished, failed, usage, pieces)
+    return Said(parts, frozenset(choices), finished, failed, usage, is_counted, pieces)

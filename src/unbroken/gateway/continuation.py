@@ -70,8 +70,11 @@ def ask_to_continue(
     secret: str,
     ask_usage: bool,
     is_engine: bool,
+    on_matched: Callable[[], None],
 ) -> Question | Ending:
     """The question whose answer, spliced or matched, comes as blocks that go on where `blocks` end.
+
+    `on_matched` hears that what was to be spliced turns out to say again what was sent, before anything new is said.
 
     Raises:
         UpstreamFailed: what was said, or what is asked, cannot be said to this upstream.
@@ -79,12 +82,11 @@ def ask_to_continue(
     said = read_back(client, blocks).said
     if said.finished is not None:
         return end_with(client, answering, blocks, ())
+    left: Mapping[str, int] = {}
     if tier is Tier.SPLICED:
         left = _left(request, client, said)
         if any(limit <= 0 for limit in left.values()):
-            # Of its input nobody has told us here, but what there is of it is known.
-            usage = Usage(input=said.usage.input if said.usage else 0, output=said.pieces, estimated=True)
-            return end_with(client, answering, blocks, (Finished(FinishReason.LENGTH), UsageReported(usage)))
+            return _end_at_limit(client, answering, blocks, said)
         request = _with_partial(request, client, said, left)
     question = ask_for_stream(
         request,
@@ -99,7 +101,7 @@ def ask_to_continue(
     joint: Joint = Matched(said)
     if tier is Tier.SPLICED:
         question = replace(question, body=_told_to_go_on(question.body, upstream, capability.prefill))
-        joint = Spliced(said, handed_over=said.text.rstrip())
+        joint = Spliced(said, handed_over=said.text.rstrip(), is_limited=bool(left), on_matched=on_matched)
     relay, fail = _behind(client, answering, blocks, question.relay, joint)
     return replace(question, relay=relay, fail=fail)
 
@@ -141,10 +143,18 @@ def _behind(
     return ContinuingRelay(attempt, client.event_reader(), joint, writer), failing(writer, client)
 
 
+def _end_at_limit(client: Dialect, answering: Answering, blocks: Sequence[Block], said: Said) -> Ending:
+    """The end of an answer that has used its limit up, if the upstream itself has counted so many tokens (K5)."""
+    if said.usage is None or not said.is_counted:
+        problem = "nobody has counted the tokens that were sent, and they may be as many as the answer may have"
+        raise UpstreamFailed(Failure(Fault.UNTRANSLATABLE, problem))
+    return end_with(client, answering, blocks, (Finished(FinishReason.LENGTH), UsageReported(said.usage)))
+
+
 def _left(request: ChatRequest, client: Dialect, said: Said) -> Mapping[str, int]:
     """What is left of each limit of tokens that the caller has set (K5)."""
     limits = {name: _read_any(request.fields[name]) for name in client.token_limits if name in request.fields}
-    return {name: limit - said.pieces for name, limit in limits.items() if isinstance(limit, int) and limit > 0}
+    return {name: limit - said.tokens for name, limit in limits.items() if isinstance(limit, int) and limit > 0}
 
 
 def _with_partial(request: ChatRequest, client: Dialect, said: Said, left: Mapping[str, int]) -> ChatRequest:

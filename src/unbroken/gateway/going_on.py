@@ -5,6 +5,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
+
 from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.said import Said
@@ -182,7 +184,13 @@ class GoingOn(Production):
             secret=upstream.secret,
             ask_usage=upstream.settings.ask_usage,
             is_engine=upstream.is_engine,
+            on_matched=self._call_it_matched,
         )
+
+    def _call_it_matched(self) -> None:
+        """Of the attempt that is under way: it was to be spliced, and says again what was sent (K3)."""
+        continuations = self.account.continuations
+        continuations[-1] = msgspec.structs.replace(continuations[-1], tier=Tier.MATCHED.value)
 
     async def _exact_question(self, target: Target, upstream: Upstream) -> Question | Ending:
         blocks, answering = self.said.blocks, self._answering_again()

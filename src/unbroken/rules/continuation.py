@@ -200,6 +200,10 @@ def ways(honest: Sequence[tuple[Tier, ...]], *, died: int | None, fault: Fault) 
     """
     if fault in UNCONTINUED:
         return ()
+    if fault is Fault.DIFFERS and died is not None:  # a splice that said again what was sent: there it can be matched
+        honest = [
+            tuple(tier for tier in found if at != died or tier is not Tier.SPLICED) for at, found in enumerate(honest)
+        ]
 
     def rank(tier: Tier, at: int) -> bool:
         return (at == died) is (tier is Tier.SPLICED)

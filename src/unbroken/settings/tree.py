@@ -170,7 +170,8 @@ class UpstreamSettings(Section, frozen=True, kw_only=True):
         _says(
             "how it may go on with an answer that broke off: `none` never; `match` asked again from the start; else how"
             " it is told to go on with the last message: by itself (llama.cpp, Ollama), by fields (vLLM, SGLang), by a"
-            " mark (Mistral, DeepSeek's beta); `auto` is what is known of its address"
+            " mark (Mistral, DeepSeek's beta); `auto` is what is known of its address. Say so only of a server"
+            " that does: one that begins a new turn there cannot always be told from one that goes on"
         ),
     ] = "auto"
     idle_connections: Annotated[int, _says("idle connections kept open to it", ge=0, le=100_000)] = 100

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from unbroken.chat.events import Event, Failed, Finished, Started, UsageReported
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.finish import FinishReason
 from unbroken.chat.said import PieceOfAnswer, Said, said_in
 from unbroken.chat.stream import Block
 from unbroken.chat.usage import Usage
@@ -57,7 +58,7 @@ class Joint(Protocol):
         """The new events in one event; none while it says what was said. Raises UpstreamFailed where they differ."""
         ...
 
-    def end(self) -> list[Event]:
+    def end(self, reason: FinishReason | str) -> list[Event]:
         """What was held back and turns out to be new; raises UpstreamFailed where the attempt does not reach so far."""
         ...
 
@@ -125,8 +126,8 @@ class ContinuingRelay:
                 pass  # the attempt raises it itself
             case _ if said.choice != 0:
                 raise UpstreamFailed(Failure(Fault.DIFFERS, f"choice {said.choice} of the answer was not asked for"))
-            case Finished():
-                self._pass_on(self._joint.end(), new)
+            case Finished(reason):
+                self._pass_on(self._joint.end(reason), new)
                 new += self._writer.write(said)
                 self.progress = Progress.FINISHED
             case _:

@@ -1,5 +1,6 @@
 """What is new in an answer that was asked for again, or asked to go on: by comparing it with what was sent."""
 
+from collections.abc import Callable
 from typing import assert_never
 
 import msgspec
@@ -17,6 +18,7 @@ from unbroken.chat.events import (
     ToolCallStarted,
 )
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.finish import FinishReason
 from unbroken.chat.said import TEXTS, PartKind, PieceOfAnswer, Said, SaidPart
 from unbroken.chat.usage import Usage
 
@@ -67,7 +69,7 @@ class Appended:
         """The event: all that it says is new."""
         return [event]
 
-    def end(self) -> list[Event]:
+    def end(self, reason: FinishReason | str) -> list[Event]:
         """Nothing is held back."""
         return []
 
@@ -114,7 +116,7 @@ class Matched:
                 assert_never(event)
         return self._in_turn(new)
 
-    def end(self) -> list[Event]:
+    def end(self, reason: FinishReason | str) -> list[Event]:
         """Nothing is left; raises UpstreamFailed where not all that was sent has come again (K4)."""
         if not self._has_all:
             raise _differs("it ends before what was sent does")
@@ -195,9 +197,14 @@ class Spliced:
     or by all of a shorter partial answer, and then matched. What ends before that can be told is no continuation.
     """
 
-    def __init__(self, said: Said, *, handed_over: str) -> None:
-        """`handed_over` is the text without the white space at its end, which has been sent and may come again."""
+    def __init__(self, said: Said, *, handed_over: str, is_limited: bool, on_matched: Callable[[], None]) -> None:
+        """`handed_over` is the text without the white space at its end, which has been sent and may come again.
+
+        `is_limited` says that no more tokens were asked for than are left, which are too few for what begins again;
+        `on_matched` hears that it does.
+        """
         self._said = said
+        self._is_limited, self._on_matched = is_limited, on_matched
         self._beginning = said.text.lstrip()[:TELLING]
         self._space = said.text[len(handed_over) :]
         self._held = ""
@@ -212,10 +219,10 @@ class Spliced:
     def usage_of_whole(self, usage: Usage) -> Usage:
         """What was handed over was input of the attempt, and is output of the answer.
 
-        Where nobody has counted its tokens its pieces stand for them, and the usage says that it is estimated.
+        Where nobody has counted its tokens they are guessed, and the usage says that it is estimated.
         """
         told = self._said.usage if self._said.usage is not None and self._said.usage.input else None
-        sent = max(self._said.pieces, told.output if told is not None else 0)
+        sent = max(self._said.tokens, told.output if told is not None else 0)
         first = told or replace(usage, input=max(0, usage.input - sent))
         return replace(
             usage,
@@ -235,15 +242,18 @@ class Spliced:
         if not self._is_decided:
             if isinstance(event, ReasoningDelta | ReasoningSigned | ReasoningSealed):
                 raise _differs("it thinks before it goes on, as a new turn does")
-            return [*self.end(), event]
+            return [*self._let_go(), event]
         return [event]
 
-    def end(self) -> list[Event]:
+    def end(self, reason: FinishReason | str) -> list[Event]:
         """What was held back; raises UpstreamFailed where it may have been the beginning again (K3)."""
-        if self._matched is not None:
-            return self._matched.end()
-        if self._is_decided:
-            return []
+        if self._matched is None:
+            return [] if self._is_decided else self._let_go()
+        if self._is_limited and reason == FinishReason.LENGTH:  # of what was left, not of what the caller may have
+            raise _differs("it says again what was sent, and so comes to its limit too early")
+        return self._matched.end(reason)
+
+    def _let_go(self) -> list[Event]:
         if self._held.strip():
             raise _differs("it ends while it says again what was sent, or happens to begin alike")
         return self._decide()
@@ -255,6 +265,7 @@ class Spliced:
         begun = self._held.lstrip()
         if begun.startswith(self._beginning):
             self._matched = Matched(self._said)
+            self._on_matched()
             return self._matched.feed(TextDelta(self._held))
         is_open = len(begun) > 0 or len(self._held) <= MAX_SPACE
         return [] if is_open and self._beginning.startswith(begun) else self._decide()
