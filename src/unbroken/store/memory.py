@@ -152,23 +152,23 @@ class MemoryStreamLog:
         if found is None:
             return True
         known = found.last + 1 - first
-        if not known and type(blocks) is Run:  # as nearly always
-            found.held.add(blocks)
-            texts = blocks.texts
-            size = len(blocks.before) + len(texts[0]) + len(blocks.after) if len(texts) == 1 else blocks.size
-            self._deliver(found, first, blocks, len(texts), size, ends)
-        elif 0 <= known < len(blocks):
+        if not known:  # as nearly always
+            self._add(found, first, blocks, ends)
+        elif 0 < known < len(blocks):
             self._add(found, Offset(first + known), blocks[known:], ends)
         return known >= 0
 
     def _add(self, found: _Stream, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
+        """Holds blocks that come next, and gives them to the followers."""
+        if type(blocks) is Run:
+            texts = blocks.texts
+            count = len(texts)
+            size = len(blocks.before) + len(texts[0]) + len(blocks.after) if count == 1 else blocks.size
+        elif blocks:
+            count, size = len(blocks), size_of(blocks)
+        else:
+            return
         found.held.add(blocks)
-        self._deliver(found, first, blocks, len(blocks), size_of(blocks), ends)
-
-    def _deliver(
-        self, found: _Stream, first: Offset, blocks: Sequence[Block], count: int, size: int, ends: bool
-    ) -> None:
-        """Counts blocks that are held by now, `count` and `size` of them, and gives them to the followers."""
         found.size += size
         self._held_bytes += size
         found.last = last = found.last + count
