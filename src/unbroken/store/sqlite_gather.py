@@ -229,8 +229,14 @@ def write_segment(connection: sqlite3.Connection, number: int, gathered: int, ta
     if tail.count or tail.notes:
         segment = (number, gathered + 1, tail.last, write_pieces(tail.parts), b"".join(tail.notes))
         connection.execute(sql.CREATE_SEGMENT, segment)
-    if tail.has_ended and connection.execute(sql.SEGMENT_COUNT, (number,)).fetchone()[0] > MERGED_SEGMENTS:
+    has_others = gathered > 0
+    if has_others and tail.has_ended and _count_segments(connection, number) > MERGED_SEGMENTS:
         _merge(connection, number, tail.last)
+
+
+def _count_segments(connection: sqlite3.Connection, number: int) -> int:
+    count: int = connection.execute(sql.SEGMENT_COUNT, (number,)).fetchone()[0]
+    return count
 
 
 def _merge(connection: sqlite3.Connection, number: int, last: int) -> None:
