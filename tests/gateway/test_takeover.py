@@ -277,3 +277,5 @@ async def test_store_that_cannot_be_written_costs_no_plain_answer_and_mends_itse
     assert reader.blocks[-1] == b"[DONE]"
     await first.wait_until_said('"method":"TAKEOVER"')
     assert first.said.count('"outcome":"finished"') == 2  # the plain one, and this one once (L6)
+    await first.wait_until_said("is well again")
+    assert first.said.count('"event":"store"') == 2  # when it went, and when it was back

@@ -35,7 +35,7 @@ from unbroken.rules.lifecycle import State
 from unbroken.rules.outcome import STATUS, may_quote
 from unbroken.rules.retry import RetryPolicy
 from unbroken.settings.tree import Settings
-from unbroken.store.log import LogError
+from unbroken.store.log import LogError, StoreUnavailable
 from unbroken.store.memory import MemoryStreamLog
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
 from unbroken.wire.openai_responses.dialect import OPENAI_RESPONSES
@@ -91,7 +91,8 @@ class Gateway:
         self.durable = DurableStreams(
             stores.log, journal, means=lambda: self.means, on_whole=self.on_whole, book=self._book_durable
         )
-        self._reaper = Reaper(self.durable, journal, lease=settings.store.lease)
+        stores.log.health.on_change = self._tell_of_store
+        self._reaper = Reaper(self.durable, lease=settings.store.lease)
         self._reaping: asyncio.Task[None] | None = None
         self.upstreams = Upstreams(journal, chance, new_engine)
         self.model_lists = models.ModelLists(self._loop_time)
@@ -165,6 +166,10 @@ class Gateway:
         self.metrics.count_response(call.route, call.status)
         if not call.is_noted and (call.route not in QUIET or call.status >= 400):
             self._note(call, self._loop_time() - started_at)
+
+    def _tell_of_store(self, error: StoreUnavailable | None) -> None:
+        """Notes that the store has gone, or is back."""
+        self.journal.note("store", message="the store of streams is well again" if error is None else str(error))
 
     def on_whole(self, asked: Asked, key_name: str) -> OnWhole | None:
         """Who wants to hear of the whole answer, None if nobody does."""
@@ -247,8 +252,11 @@ class Gateway:
                 await call.respond_error(error.error)
             case LogError():
                 refusal = told(error)
-                if refusal.status >= 500:
-                    self.journal.note("store", id=call.request_id.decode(), message=str(error))
+                if (
+                    refusal.code == "internal_error"
+                ):  # the others are the store's, of whose health the log has its lines
+                    name = type(error).__name__
+                    self.journal.note("error", id=call.request_id.decode(), error=name, message=str(error))
                 if call.status:
                     return call.abort()
                 call.refused_for = refusal.code

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from unbroken.chat.fault import Failure, Fault
 from unbroken.chat.stream import Block, Epoch, Offset, StreamId, StreamRecord, StreamStatus
@@ -234,10 +234,8 @@ class DurableStreams:
         self._start(self._forget(stream))
 
     async def _forget(self, stream: StreamId) -> None:
-        try:
+        with suppress(LogError):  # it is forgotten with the others, when its time is over
             await self.log.forget(stream)
-        except LogError as error:  # it is forgotten with the others, when its time is over
-            self._journal.note("store", stream=stream, message=str(error))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -7,7 +7,6 @@ from unbroken.chat.error import RequestRefused
 from unbroken.chat.fault import Failure, Fault
 from unbroken.chat.stream import StreamId, StreamStatus
 from unbroken.gateway.durable import DurableStreams
-from unbroken.gateway.journal import Journal
 from unbroken.store.log import LogError, StreamUnknown
 
 LOOKS_PER_LEASE = 4  # at the streams that are read here; at all streams it looks once a lease
@@ -16,11 +15,9 @@ LOOKS_PER_LEASE = 4  # at the streams that are read here; at all streams it look
 class Reaper:
     """Takes over what is read here and lapsed, what runs in the background and lapsed, and ends lapsed orphans."""
 
-    def __init__(self, durable: DurableStreams, journal: Journal, *, lease: float) -> None:
+    def __init__(self, durable: DurableStreams, *, lease: float) -> None:
         self._durable = durable
-        self._journal = journal
         self._pause = lease / LOOKS_PER_LEASE
-        self._is_store_well = True
         self._lapsed: dict[StreamId, float] = {}  # since when, as far as we know; seconds since 1970
 
     async def run(self) -> None:
@@ -29,13 +26,10 @@ class Reaper:
         while True:
             await asyncio.sleep(self._pause)
             looks += 1
-            try:
+            with suppress(LogError):  # the next look may find the store well again; that it fails is told by its health
                 await self._look_at_read()
                 if looks % LOOKS_PER_LEASE == 0:
                     await self._look_at_all()
-                    self._tell_of_store(None)  # not before: a look at no stream asks the store nothing
-            except LogError as error:
-                self._tell_of_store(error)
 
     async def _look_at_read(self) -> None:
         now = self._durable.now()
@@ -68,9 +62,3 @@ class Reaper:
         elif max(status.watched_until, lapsed_at) + grace < now:
             failure = Failure(Fault.CANCELLED, f"nobody has read the answer for {grace:g} s")
             await self._durable.take_over(stream, only_to_end=failure)
-
-    def _tell_of_store(self, error: LogError | None) -> None:
-        """Notes in the log that the store has failed, or is well again; each once."""
-        if (error is None) is not self._is_store_well:
-            self._is_store_well = error is None
-            self._journal.note("store", message="the store of streams is well again" if error is None else str(error))

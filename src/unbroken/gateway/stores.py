@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings
 from unbroken.store.durable import DurableStreamLog
+from unbroken.store.health import HeardResponseStore
 from unbroken.store.log import DurableLog, StoreUnavailable
 from unbroken.store.responses import MemoryResponseStore, ResponseStore
 from unbroken.store.sqlite import SqliteStorage
@@ -49,7 +50,8 @@ class Stores:
             server = ValkeyStorage(
                 store.streams, lease=store.lease, retention=store.retention, max_live_bytes=store.live_bytes
             )
-            return cls(_log(server, settings, now), ValkeyResponseStore(server))
+            log = _log(server, settings, now)
+            return cls(log, HeardResponseStore(ValkeyResponseStore(server), log.health))
         file = SqliteStorage(
             sqlite_path(settings),
             lease=store.lease,
@@ -58,8 +60,10 @@ class Stores:
             synchronous=store.synchronous,
             max_live_bytes=store.live_bytes,
         )
-        responses = MemoryResponseStore() if scheme == MEMORY else SqliteResponseStore(file)
-        return cls(_log(file, settings, now), responses)
+        log = _log(file, settings, now)
+        if scheme == MEMORY:
+            return cls(log, MemoryResponseStore())
+        return cls(log, HeardResponseStore(SqliteResponseStore(file), log.health))
 
 
 def _log(storage: StreamStorage, settings: Settings, now: Callable[[], float]) -> DurableStreamLog:

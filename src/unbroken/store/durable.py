@@ -13,6 +13,7 @@ from unbroken.chat.stream import Block, Entry, Epoch, Offset, OwnerId, StreamId,
 from unbroken.store.durable_group import Committer, Owned
 from unbroken.store.durable_mirrors import Mirrors
 from unbroken.store.durable_texts import RunWriter
+from unbroken.store.health import HeardStorage, StoreHealth
 from unbroken.store.held import size_of
 from unbroken.store.log import (
     MAX_STREAM_BYTES,
@@ -60,7 +61,8 @@ class DurableStreamLog:
         max_pending_bytes: int = MAX_PENDING_BYTES,
         on_follower_error: Callable[[Exception], None] | None = None,
     ) -> None:
-        self._storage = storage
+        self.health = StoreHealth()
+        self._storage = storage = HeardStorage(storage, self.health)
         self._owner = OwnerId(uuid4().hex) if owner is None else owner
         self._lease = lease
         self._max_stream_bytes = max_stream_bytes

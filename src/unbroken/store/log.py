@@ -1,9 +1,12 @@
 """The log of streams: what every implementation of it promises."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId, StreamRecord, StreamStatus
+
+if TYPE_CHECKING:
+    from unbroken.store.health import StoreHealth
 
 Follower = Callable[[Offset, Sequence[Block], bool], None]
 """Called with new blocks, the offset of the first, and whether the stream has ended with them.
@@ -147,6 +150,9 @@ class DurableLog(StreamLog, Protocol):
     A stream belongs to the process that opened or claimed it last, for as long as that process renews its lease
     (which the log does by itself). What one process commits, followers in every other see within 50 ms.
     """
+
+    #: Whether the store is well, told to whoever asks to be told.
+    health: "StoreHealth"
 
     async def open(self, record: StreamRecord, *, on_lost: OnLost = say_nothing) -> Epoch | StreamStatus:
         """Begins the stream of `record`: its first durable write. Where its claim is taken, the stream that has it.
