@@ -137,7 +137,9 @@ async def staged(serve: Serve, upstream: ScriptedUpstream, tmp_path: Path) -> As
         log = DurableStreamLog(disk, lease=LEASE, max_pending_bytes=MAX_PENDING_BYTES, **bounds)
         settings = upstream_settings("up0", upstream, continuation=continuation)
         stores = Stores(log, MemoryResponseStore())
-        gateway = await serve(settings, stores=stores, store={"lease": LEASE}, retries={"backoff_first": 60.0})
+        gateway = await serve(
+            settings, stores=stores, store={"lease": LEASE}, retries={"backoff_first": 60.0, "backoff_most": 60.0}
+        )
         stages.append(Stage(gateway, disk, log))
         return stages[-1]
 
