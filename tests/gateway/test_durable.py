@@ -120,7 +120,8 @@ async def test_stream_can_be_read_before_its_first_token(serve: Serve, upstream:
     gateway = await serve(upstream, keep_alive={"first": 0.02})
     async with gateway.reading(headers=DURABLE) as reading:  # the keep-alive is what makes the headers go out
         stream = reading.answer.headers["unbroken-stream"]
-        assert (await status_of(gateway, stream))["state"] == "running"
+        status = await status_of(gateway, stream)
+        assert (status["state"], status["model"]) == ("running", "m")
         coming = asyncio.create_task(events_of(gateway, stream))
         await gate.wait_until_reached()
         gate.open()

@@ -26,10 +26,15 @@ class ToldError(Struct, frozen=True):
     param: str | None = None
 
 
+class _Asked(Struct, frozen=True):
+    model: str = ""
+
+
 class StreamAccount(Struct, frozen=True, kw_only=True):
     """How the answer of a stream came about so far."""
 
     state: str = "running"
+    #: The one that answers, empty while none has begun to.
     model: str = ""
     upstream: str = ""
     attempts: int = 0
@@ -48,6 +53,7 @@ class StreamAccount(Struct, frozen=True, kw_only=True):
 TIERS = ("exact", "spliced", "matched")
 
 _read = msgspec.json.Decoder(StreamAccount).decode
+_read_asked = msgspec.json.Decoder(_Asked).decode
 _write = msgspec.json.Encoder().encode
 
 
@@ -69,7 +75,7 @@ def write_status(status: StreamStatus, account: StreamAccount) -> bytes:
             "id": status.record.id,
             "object": "stream",
             "state": account.state,
-            "model": account.model,
+            "model": account.model or _read_asked(status.record.body).model,
             "created": status.record.created,
             "offset": status.last,
             "usage": account.usage,
