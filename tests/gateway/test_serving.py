@@ -66,6 +66,16 @@ async def test_it_says_where_it_serves_and_what(start, upstream: ScriptedUpstrea
     assert await served.wait_until_ended() == 0
 
 
+async def test_a_store_that_cannot_be_used_is_said_and_nothing_is_served(start, upstream: ScriptedUpstream) -> None:
+    """D13: so a supervisor starts it again, until the store is back."""
+    store = '[server]\nport = 0\n[store]\nstreams = "sqlite:////proc/no/such/folder/streams.db"'
+    served = await start("serve", upstream=upstream, more=store)
+    assert await served.wait_until_ended() == 1
+    assert "/proc/no/such/folder/streams.db" in served.said
+    assert "serves at" not in served.said
+    assert "Traceback" not in served.said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_gateway_ends_at_once_and_well(start, upstream: ScriptedUpstream, number: int) -> None:
     served = await start("serve", "--port", "0", upstream=upstream, more="[server]\ndrain = 600")
