@@ -1,4 +1,4 @@
-"""Durable streams: they outlive their reader's line, and whoever comes back gets the rest (D1 to D11, D14)."""
+"""Durable streams: they outlive their reader's line, and whoever comes back gets the rest (D1 to D11, D14, D15)."""
 
 import asyncio
 from typing import Any
@@ -346,18 +346,25 @@ async def test_stream_is_its_own_keys_alone(serve: Serve, upstream: ScriptedUpst
 
 
 async def test_live_streams_are_listed_to_their_key(serve: Serve, upstream: ScriptedUpstream) -> None:
-    gate = Gate()
-    upstream.script(text(WORDS) | hold_after(3, gate))
+    """D15: each as its status has it, oldest first."""
+    gate, other_gate = Gate(), Gate()
+    upstream.script(text(WORDS) | hold_after(3, gate), text(WORDS) | hold_after(3, other_gate))
     gateway = await serve(upstream, keys={"a": "key-of-a-1", "b": "key-of-b-1"})
     a, b = ({"authorization": f"Bearer key-of-{name}-1"} for name in "ab")
-    async with gateway.reading(headers={**a, **DURABLE}) as reading:
+    headers = {**a, **DURABLE}
+    async with gateway.reading(headers=headers) as reading, gateway.reading(headers=headers) as other:
         await reading.read_text("one two")
-        (row,) = (await gateway.client.get("/streams", headers=a)).json()["data"]
-        assert row["id"] == reading.answer.headers["unbroken-stream"]
-        assert row["state"] == "running"
+        await other.read_text("one two")
+        streams = [one.answer.headers["unbroken-stream"] for one in (reading, other)]
+        statuses = [(await gateway.client.get(f"/streams/{stream}", headers=a)).json() for stream in streams]
+        listed = (await gateway.client.get("/streams", headers=a)).json()
+        assert listed == {"object": "list", "data": statuses}
+        assert [row["state"] for row in listed["data"]] == ["running", "running"]
         assert (await gateway.client.get("/streams", headers=b)).json()["data"] == []
         gate.open()
+        other_gate.open()
         await reading.read_to_end()
+        await other.read_to_end()
     await gateway.wait_until_idle()
     assert (await gateway.client.get("/streams", headers=a)).json()["data"] == []
 

@@ -1,4 +1,4 @@
-"""`/v1/streams`: durable streams by their id, for whoever comes back to them (D3 to D6, D11)."""
+"""`/v1/streams`: durable streams by their id, for whoever comes back to them (D3 to D6, D11, D15)."""
 
 import re
 from typing import TYPE_CHECKING
