@@ -106,6 +106,40 @@ async def test_a_whole_answer_fails_over_as_a_stream_does(
     assert response.json()["choices"][0]["message"]["content"] == "one two three"
 
 
+@pytest.mark.parametrize("timeouts", [{"whole": 0.3}, {"total": 1.0}], ids=["its limit", "its share of the total"])
+@pytest.mark.parametrize("name", ["silence", "headers, then silence"])
+async def test_a_whole_answer_is_not_waited_for_to_the_end_where_another_upstream_could_give_it(
+    serve, upstream: ScriptedUpstream, other: ScriptedUpstream, timeouts: dict[str, float], name: str
+) -> None:
+    """R7: nothing is heard of a whole answer while it is made, so nobody knows whether it ever will be."""
+    upstream.always(BEFORE_CONTENT[name])
+    other.script(text("one two three"))
+    gateway = await serve(upstream, other, timeouts=timeouts)
+    response = await gateway.ask()
+    assert response.json()["choices"][0]["message"]["content"] == "one two three"
+    await upstream.wait_until_left()
+    assert len(upstream.requests) == 1
+    assert (await gateway.wait_for_line())["attempts"] == 2
+    assert (await gateway.metrics())['unbroken_retries_total{fault="whole_timeout",upstream="up0"}'] == 1
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_the_last_upstream_has_all_the_time_that_is_left_for_a_whole_answer(
+    serve, upstream: ScriptedUpstream, other: ScriptedUpstream, attempts: int
+) -> None:
+    """A server that computes for minutes is silent all the while; there is nothing to gain by leaving it."""
+    gate = Gate()
+    for scripted in (upstream, other):
+        scripted.always(text("one two three") | before_head(Hold(gate)))
+    gateway = await serve(upstream, other, timeouts={"whole": 0.05}, retries={"attempts": attempts})
+    asking = asyncio.ensure_future(gateway.ask())
+    await (upstream, other)[attempts - 1].wait_for_requests(1)
+    await asyncio.wait({asking}, timeout=0.3)  # six times the limit
+    assert not asking.done()
+    gate.open()
+    assert (await asking).json()["choices"][0]["message"]["content"] == "one two three"
+
+
 # --- time
 
 SLOW: dict[str, tuple[dict[str, float], Answer | Script, str, str]] = {

@@ -22,6 +22,7 @@ from unbroken.rules.retry import (
     counts,
     most_telling,
     verdict,
+    whole_patience,
 )
 
 POLICY = RetryPolicy(attempts=4, backoff_first=0.25, backoff_most=4.0, retry_after_most=10.0)
@@ -37,6 +38,7 @@ FIRST_VERDICTS: dict[Fault, tuple[Verdict, Verdict, Verdict, Verdict]] = {
     Fault.HEADERS_TIMEOUT: (NEXT, STOP, STOP, STOP),
     Fault.FIRST_TOKEN_TIMEOUT: (NEXT, STOP, STOP, STOP),
     Fault.BETWEEN_TOKENS_TIMEOUT: (NEXT, STOP, STOP, STOP),
+    Fault.WHOLE_TIMEOUT: (NEXT, STOP, STOP, STOP),
     Fault.TOTAL_TIMEOUT: (STOP, STOP, STOP, STOP),
     Fault.RATE_LIMITED: (NEXT, AGAIN, RetryAfter(0.5), RetryAfter(1.0)),
     Fault.OVERLOADED: (AGAIN, AGAIN, RetryAfter(0.5), RetryAfter(1.0)),
@@ -232,3 +234,13 @@ MOST_TELLING = [
 def test_the_caller_is_told_what_it_can_mend_before_what_it_cannot(faults: list[Fault], told: int) -> None:
     failures = [Failure(fault, str(place)) for place, fault in enumerate(faults)]
     assert most_telling(failures) is failures[told]
+
+
+@pytest.mark.parametrize(
+    ("most", "left", "others", "seconds"),
+    [(180, 600, 1, 180), (180, 6, 1, 3), (180, 6, 2, 2), (180, 0, 1, 0), (180, 600, 0, None), (180, 6, 0, None)],
+)
+def test_an_upstream_has_its_share_of_the_time_for_a_whole_answer(
+    most: float, left: float, others: int, seconds: float | None
+) -> None:
+    assert whole_patience(most, left=left, others=others) == seconds

@@ -14,6 +14,7 @@ class Fault(Enum):
     HEADERS_TIMEOUT = "headers_timeout"
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105 - not a password
     BETWEEN_TOKENS_TIMEOUT = "between_tokens_timeout"
+    WHOLE_TIMEOUT = "whole_timeout"  # no whole answer in the time that this upstream had, and another is left
     TOTAL_TIMEOUT = "total_timeout"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"

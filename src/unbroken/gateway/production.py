@@ -66,11 +66,13 @@ class Production:
 
     __slots__ = (
         "_attempt",
+        "_deadline",
         "_dialect",
         "_is_paused",
         "_loop",
         "_means",
         "_on_whole",
+        "_others",
         "_request",
         "_task",
         "account",
@@ -95,6 +97,8 @@ class Production:
         #: Why it was stopped from our side, None if it was not.
         self.stopped: Failure | None = None
         self._task: asyncio.Task[object] | None = None
+        self._deadline = 0.0  # of the total limit; loop time
+        self._others = 0  # upstreams that could be asked if the one that is asked now fails
         self.state = State.ACCEPTED
         self.account = Account()
         #: How many of its attempts other processes have made: they do not count against ours.
@@ -114,7 +118,9 @@ class Production:
     def _begin(self) -> asyncio.TimerHandle:
         """Makes this task the producer's; gives the timer of the total limit."""
         self._task = asyncio.current_task(self._loop)
-        return self._loop.call_later(self._means.timeouts.total, self._stop_late, self._means.timeouts.total)
+        limit = self._means.timeouts.total
+        self._deadline = self._loop.time() + limit
+        return self._loop.call_at(self._deadline, self._stop_late, limit)
 
     def _stop_late(self, limit: float) -> None:
         self.stop(Failure(Fault.TOTAL_TIMEOUT, f"the answer was not complete within {limit:g} s"))
@@ -136,6 +142,8 @@ class Production:
             tries_here += 1
             self.account.attempts += 1
             self.account.upstream, self.account.model = target.upstream, target.public
+            attempts_left = policy.attempts - (self.account.attempts - self.attempts_before)
+            self._others = min(len(candidates) - at - 1, attempts_left)
             self.heard_at = self._loop.time()
             upstreams.began(upstream, self.heard_at)
             failure: Failure | None = _GIVEN_UP

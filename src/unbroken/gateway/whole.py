@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Callable
 
-from unbroken.chat.fault import UpstreamFailed
+from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.gateway.account import Answer
+from unbroken.gateway.attempt import LAST_LOOK_SECONDS
 from unbroken.gateway.production import Production
 from unbroken.gateway.questions import EventCollector, Question, ask_for_events, rate_limits
 from unbroken.gateway.response_heads import why_refused, why_unreadable
 from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.lifecycle import Step, next_state
+from unbroken.rules.retry import whole_patience
 from unbroken.rules.routing import Target
 from unbroken.upstream.sinks import WholeResponse
 from unbroken.wire.openai_chat.assemble import AnswerAssembler
@@ -58,7 +60,8 @@ class WholeProduction(Production):
         headers = upstream.headers_for(self.asked.headers)
         connection = await client.post(self._dialect.path, body, sink, accept="application/json", more_headers=headers)
         try:
-            status, answer = await sink.complete
+            await self._wait_for_whole(sink)
+            status, answer = sink.complete.result()
         except BaseException:
             connection.close()
             raise
@@ -70,6 +73,19 @@ class WholeProduction(Production):
         self.account.limits = rate_limits(sink.headers, self._dialect, now=self._means.now())
         relayed, usage = self._dialect.relay_answer(answer, self._answering(target), secret=upstream.secret)
         return Answer(relayed, usage)
+
+    async def _wait_for_whole(self, sink: WholeResponse) -> None:
+        """Waits until the response is there or lost; not for ever, where another upstream could be asked.
+
+        An upstream that is making an answer is as silent as one that never will: only its time can tell.
+        """
+        left = self._deadline - self._loop.time()
+        limit = whole_patience(self._means.timeouts.whole, left=left, others=self._others)
+        await asyncio.wait({sink.complete}, timeout=limit)
+        if limit is not None and not sink.complete.done():
+            await asyncio.wait({sink.complete}, timeout=LAST_LOOK_SECONDS)
+            if not sink.complete.done():
+                raise UpstreamFailed(Failure(Fault.WHOLE_TIMEOUT, f"no whole answer within {limit:.3g} s"))
 
     async def _assemble_answer(self, target: Target, upstream: Upstream) -> Answer:
         """A whole answer asked for in pieces: llama.cpp notices only while it streams that nobody waits any more."""

@@ -14,6 +14,7 @@ STATUS: Mapping[Fault, int] = {
     Fault.HEADERS_TIMEOUT: 504,
     Fault.FIRST_TOKEN_TIMEOUT: 504,
     Fault.BETWEEN_TOKENS_TIMEOUT: 504,
+    Fault.WHOLE_TIMEOUT: 504,
     Fault.TOTAL_TIMEOUT: 504,
     Fault.RATE_LIMITED: 429,
     Fault.OVERLOADED: 503,

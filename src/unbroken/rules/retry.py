@@ -63,6 +63,7 @@ TREATMENT: Mapping[Fault, Treatment] = {
     Fault.HEADERS_TIMEOUT: Treatment(0, 0),  # never the same silent upstream again
     Fault.FIRST_TOKEN_TIMEOUT: Treatment(0, 0),
     Fault.BETWEEN_TOKENS_TIMEOUT: Treatment(0, 0),
+    Fault.WHOLE_TIMEOUT: Treatment(0, 0),
     Fault.TOTAL_TIMEOUT: STOP,
     Fault.RATE_LIMITED: Treatment(0, 3),
     Fault.OVERLOADED: Treatment(1, 3),
@@ -135,6 +136,17 @@ def counts(failures: Sequence[Failure]) -> bool:
     """
     stale = sum(failure.fault is Fault.STALE for failure in failures)
     return failures[-1].fault is not Fault.STALE or stale > MAX_STALE
+
+
+def whole_patience(most: float, *, left: float, others: int) -> float | None:
+    """Seconds that an upstream has for a whole answer, of which nothing is heard while it is made.
+
+    Args:
+        most: the setting.
+        left: what is left of the time for the answer; each upstream has a share of it.
+        others: how many could still be asked; without them there is nothing to gain by giving up: None.
+    """
+    return min(most, left / (others + 1)) if others > 0 else None
 
 
 def backoff(retry: int, policy: RetryPolicy, chance: float) -> float:

@@ -65,7 +65,7 @@ def _store(store: StoreSettings, keys: Mapping[str, str]) -> Iterator[str]:
 
 def _limits(settings: Settings, given: Mapping[str, Any]) -> Iterator[str]:
     timeouts, retries = settings.timeouts, settings.retries
-    for name in ("connect", "headers", "first_token", "between_tokens"):
+    for name in ("connect", "headers", "first_token", "between_tokens", "whole"):
         limit = getattr(timeouts, name)
         if name in given.get("timeouts", ()) and limit > timeouts.total:
             yield (

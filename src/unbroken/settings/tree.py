@@ -78,6 +78,13 @@ class TimeoutSettings(Section, frozen=True, kw_only=True):
     headers: Annotated[Patience, _says("seconds from the request to the response's headers, on streams")] = 30.0
     first_token: Annotated[Patience, _says("seconds from the headers to the first token")] = 60.0
     between_tokens: Annotated[Patience, _says("seconds between two pieces of an answer")] = 30.0
+    whole: Annotated[
+        Patience,
+        _says(
+            "seconds that an upstream has for an answer that is not streamed, of which nothing is heard while it is"
+            " made, as long as another could be asked; never more than its share of what is left of `total`"
+        ),
+    ] = 180.0
     total: Annotated[Patience, _says("seconds for the whole answer, all attempts included")] = 600.0
     after_finish: Annotated[Seconds, _says("seconds to wait for usage and `[DONE]` after finish_reason")] = 1.0
 
