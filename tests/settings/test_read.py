@@ -308,3 +308,21 @@ def test_a_store_that_is_none_is_refused_without_its_password(streams: str, prob
 def test_a_grace_of_no_key_or_no_time_is_refused(pair: str) -> None:
     with pytest.raises(SettingsInvalid, match="orphan_grace_of"):
         read_settings(None, {"UNBROKEN_STORE_ORPHAN_GRACE_OF": pair, "UNBROKEN_KEYS_APP": "a-key-of-the-app"})
+
+
+@pytest.mark.parametrize(
+    ("path", "models", "names"),
+    [
+        ("demo", "", ("unbroken-demo",)),
+        ("models/llama-3.2-3b.Q4_K_M.gguf", "", ("llama-3.2-3b.Q4_K_M",)),
+        ("models/llama.gguf", 'models = ["ours"]', ("ours",)),
+    ],
+)
+def test_an_engines_model_is_called_as_its_file(file: Path, path: str, models: str, names: tuple[str, ...]) -> None:
+    file.write_text(f'[[upstream]]\nname = "e"\nengine = "llama.cpp"\npath = "{path}"\n{models}\n', "utf-8")
+    assert read_settings(file, {}).upstream[0].models == names
+
+
+def test_a_server_without_names_is_asked_for_its_list(file: Path) -> None:
+    file.write_text(SERVER, "utf-8")
+    assert read_settings(file, {}).upstream[0].models == ()

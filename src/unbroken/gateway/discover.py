@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 
 from unbroken.chat.fault import UpstreamFailed
+from unbroken.settings.engine import DEMO_NAME, model_name
 from unbroken.settings.tree import Settings, UpstreamSettings
 from unbroken.upstream.http import HttpClient
 
-DEMO_MODEL = "unbroken-demo"
 OLLAMA = "http://127.0.0.1:11434/v1"
 OPENAI = "https://api.openai.com/v1"
 ANTHROPIC = "https://api.anthropic.com/v1"
@@ -26,7 +26,7 @@ async def with_found_upstreams(
 ) -> Settings:
     """`settings` with the upstreams that can be found, where it names none; and with an engine for the file `gguf`."""
     if gguf is not None:
-        own = UpstreamSettings(name=gguf.stem, engine="llama.cpp", path=str(gguf), models=(gguf.stem,))
+        own = UpstreamSettings(name=gguf.stem, engine="llama.cpp", path=str(gguf), models=(model_name(str(gguf)),))
         return msgspec.structs.replace(settings, upstream=(own, *settings.upstream))
     if settings.upstream:
         return settings
@@ -47,7 +47,7 @@ async def with_found_upstreams(
         )
     if models := await _ollama_models():
         found.append(UpstreamSettings(name="ollama", base_url=OLLAMA, models=models))
-    found.append(UpstreamSettings(name="demo", engine="llama.cpp", path="demo", models=(DEMO_MODEL,)))
+    found.append(UpstreamSettings(name="demo", engine="llama.cpp", path="demo", models=(DEMO_NAME,)))
     return msgspec.structs.replace(settings, upstream=tuple(found))
 
 

@@ -1,8 +1,12 @@
 """The settings of the embedded engine: llama.cpp in a child process."""
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
+
+#: How the model is called that comes with Unbroken.
+DEMO_NAME = "unbroken-demo"
 
 
 def _says(description: str, *, ge: float | None = None, le: float | None = None) -> Meta:
@@ -46,3 +50,8 @@ class EngineSettings(EngineOptions, frozen=True, kw_only=True):
     """A GGUF file, and how it is run."""
 
     path: Annotated[str, _says("GGUF file to run; of a split model, its first part")] = ""
+
+
+def model_name(path: str) -> str:
+    """The name under which clients ask for the model of a file, where the settings give it none."""
+    return DEMO_NAME if path == "demo" else Path(path).stem

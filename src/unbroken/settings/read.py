@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from unbroken.settings.catalogue import PREFIX, Setting, sections, settings_of, variable
+from unbroken.settings.engine import model_name
 from unbroken.settings.explain import explain, is_wrong
 from unbroken.settings.sense import objections
 from unbroken.settings.tree import Settings
@@ -45,7 +46,7 @@ def read_settings(
                 raise SettingsInvalid(f'upstream "{upstream.name}": ca_file is "{upstream.ca_file}", which is no file')
     except SettingsInvalid as error:
         raise SettingsInvalid(f"{place}: {error}") from None
-    return settings
+    return _with_names(settings)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -148,3 +149,14 @@ def _with_secrets(settings: Settings, environment: Mapping[str, str]) -> Setting
     )
     store = msgspec.structs.replace(settings.store, streams=resolve(settings.store.streams, "store.streams"))
     return msgspec.structs.replace(settings, keys=keys, upstream=upstreams, store=store)
+
+
+def _with_names(settings: Settings) -> Settings:
+    """The settings with a name for each engine's model: nobody can be asked for a list of what a file is called."""
+    upstreams = tuple(
+        msgspec.structs.replace(upstream, models=(model_name(upstream.path),))
+        if upstream.engine and not upstream.models
+        else upstream
+        for upstream in settings.upstream
+    )
+    return msgspec.structs.replace(settings, upstream=upstreams)

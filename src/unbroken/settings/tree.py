@@ -162,7 +162,10 @@ class UpstreamSettings(Section, frozen=True, kw_only=True):
     ] = ""
     models: Annotated[
         tuple[str, ...],
-        _says("names, globs (`gpt-*`) or `ours = theirs` pairs that it serves; none asks the server for its list"),
+        _says(
+            "names, globs (`gpt-*`) or `ours = theirs` pairs that it serves; without any a server is asked for its"
+            " list, and a file is called as it is without `.gguf` (`demo`: `unbroken-demo`)"
+        ),
     ] = ()
     weight: Annotated[
         float, _says("share of the requests among equals; 0 asks it only when the others fail", ge=0, le=1e6)
