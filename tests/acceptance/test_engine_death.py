@@ -102,6 +102,28 @@ def test_an_engine_killed_in_mid_answer_goes_on_from_the_very_tokens(
     assert len(status["continuations"]) == 2
 
 
+def test_an_answer_goes_on_behind_an_engine_that_froze(tmp_path: Path, slow_model: Path, write_config: Any) -> None:
+    """Nothing closes when a process is frozen: whether it lives has to be asked."""
+    engine = f'[[upstream]]\nname = "local"\nengine = "llama.cpp"\npath = "{slow_model}"\n'
+    config = write_config(f"{engine}[upstream.engine_options]\nhang_timeout = 2\n")
+    with gateway_process(config, cwd=tmp_path) as gateway:
+        gateway.wait_until_ready()
+        with sdk(gateway) as client:
+            request = {"model": "counter", "messages": COUNT, "stream": True, "max_tokens": 100, "temperature": 0}
+            stream: Any = client.chat.completions.create(**request)
+            pieces: list[str] = []
+            frozen: list[int | None] = []
+
+            def freeze(text: str) -> None:
+                if len(text) > 20 and not frozen:
+                    frozen.append(gateway.engine_pid)
+                    kill(frozen[0], signal.SIGSTOP)
+
+            read_text(stream, pieces, freeze)
+        assert "".join(pieces) == " 1 2 3 4" * 25
+        assert gateway.engine_pid not in (None, *frozen)
+
+
 def die_in_mid_answer(gateway: GatewayProcess, stream: str, died: int) -> None:
     """Kills the engine; what is read may be of its former life, so it must first be seen to go on with the answer."""
     wait_for(lambda: len(stream_status(gateway, stream)["continuations"]) == died, "the engine goes on")

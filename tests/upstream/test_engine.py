@@ -19,6 +19,7 @@ import pytest
 
 from unbroken.settings.engine import EngineSettings
 from unbroken.upstream.engine import Engine, EngineAddress, EngineFailed, EnginePhase, EngineState
+from unbroken.upstream.engine_child import HTTP_THREADS
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +132,45 @@ async def test_engine_in_doubt_is_waited_for_before_its_death_is_known(model: Pa
         engine.doubt(address)
         assert engine.address == address
         assert await engine.wait_until_ready(SECONDS) == replace(address, life=2)
+
+
+async def test_frozen_engine_is_noticed_and_comes_back(model: Path) -> None:
+    """Its answers are cut by that, and go on as behind any death."""
+    states: list[EngineState] = []
+    engine = new_engine(model, states=states, settings={"hang_timeout": 1.0})
+    async with running(engine) as address:
+        frozen = engine.pid
+        assert frozen
+        os.kill(frozen, signal.SIGSTOP)
+        waiting = asyncio.ensure_future(say(address, "<greet>"))
+        state = await wait_for(engine, EnginePhase.RESTARTING, states)
+        assert "hung: for 1 s (hang_timeout) it neither answered nor computed" in state.sentence
+        with pytest.raises(httpx2.HTTPError):
+            await waiting
+        assert await say(await engine.wait_until_ready(SECONDS), "<greet>") == "he é 🌊 ok"
+        assert engine.pid != frozen
+
+
+async def test_engine_that_computes_is_not_taken_for_hung(slow_model: Path) -> None:
+    """All slots busy, long prompts, and more connections than llama.cpp has threads for: nothing answers a question."""
+    engine = new_engine(slow_model, settings={"hang_timeout": 0.5, "context_size": 8192})
+    body = {"messages": [{"role": "user", "content": "<count>" * 1500}], "max_tokens": 8}
+    async with running(engine) as address, caller(address) as client:
+        child = engine.pid
+        asked = [asyncio.ensure_future(client.post("/chat/completions", json=body)) for _ in range(8)]
+
+        async def is_busy() -> bool:
+            return all(slot["is_processing"] for slot in (await client.get("/../slots")).json())
+
+        await until(is_busy)
+        crowd = [await asyncio.open_unix_connection(address.path) for _ in range(HTTP_THREADS)]
+        done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert {answer.result().status_code for answer in done} == {200}
+        assert engine.pid == child
+        for _, writer in crowd:
+            writer.close()
+        for answer in asked:
+            answer.cancel()
 
 
 async def wait_for(engine: Engine, phase: EnginePhase, states: list[EngineState]) -> EngineState:

@@ -1,5 +1,7 @@
 """The rules around the engine: what it is started with, and when it is started again."""
 
+import os
+
 import pytest
 
 from unbroken.settings.engine import EngineSettings
@@ -9,8 +11,9 @@ from unbroken.upstream.engine_state import (
     LONGEST_RESTART_SECONDS,
     MOST_FAILED_LOADS,
     RestartRecord,
+    SignsOfLife,
 )
-from unbroken.upstream.machine import Machine, free_memory, resident_bytes, usable_cores
+from unbroken.upstream.machine import Machine, cpu_spent, free_memory, resident_bytes, usable_cores
 from unbroken.upstream.model_file import ModelFile
 
 GB = 10**9
@@ -103,3 +106,35 @@ def test_hopeless_start_is_given_up_at_once_unless_it_once_ran() -> None:
     assert RestartRecord().after_death(None).restart_delay(0.5, is_hopeless=True) is None
     once_ran = RestartRecord().after_death(5.0)
     assert once_ran.after_death(None).restart_delay(0.5, is_hopeless=True) is not None
+
+
+SILENT, COMPUTING, TRACED = (False, "7 1"), (False, "8 1"), (False, None)
+ANSWER = (True, None)
+
+
+@pytest.mark.parametrize(
+    ("looks", "is_hung"),
+    [
+        ([SILENT] * 4, True),
+        ([SILENT] * 3, False),
+        ([SILENT] * 3 + [ANSWER] + [SILENT] * 3, False),
+        ([SILENT] * 3 + [COMPUTING] * 3, False),
+        ([SILENT] * 3 + [COMPUTING] * 4, True),
+        ([SILENT, COMPUTING] * 9, False),
+        ([TRACED] * 9, False),
+        ([SILENT] * 3 + [TRACED] + [SILENT] * 3, False),
+    ],
+)
+def test_only_what_neither_answers_nor_computes_is_hung(looks: list[tuple[bool, str | None]], is_hung: bool) -> None:
+    signs = SignsOfLife()
+    for answers, spent in looks:
+        signs = signs.after_look(answers, spent)
+    assert signs.is_hung is is_hung
+
+
+def test_what_a_process_has_computed_is_told_by_the_system() -> None:
+    before = cpu_spent(os.getpid())
+    assert before
+    while cpu_spent(os.getpid()) == before:
+        sum(range(100_000))
+    assert cpu_spent(2**22 + 1) is None, "there is no such process"

@@ -43,6 +43,15 @@ class EngineOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         str, _says("Jinja chat template, or the path of a file with one, instead of the model's own")
     ] = ""
     load_timeout: Annotated[float, _says("seconds in which the model must be loaded", ge=0, le=86_400)] = 600.0
+    hang_timeout: Annotated[
+        float,
+        _says(
+            "seconds without a sign of life, neither an answer to a question nor time spent computing, after which the"
+            " engine is killed and started again; 0 waits for ever",
+            ge=0,
+            le=86_400,
+        ),
+    ] = 10.0
     verbose: Annotated[bool, _says("copy llama.cpp's own log to standard error; it holds parts of prompts")] = False
 
 

@@ -19,6 +19,7 @@ from unbroken.upstream.engine_child import EngineOrder
 from unbroken.upstream.engine_process import EngineProcess, LoadFailed
 from unbroken.upstream.engine_state import EngineAddress, EngineFailed, EnginePhase, EngineState, RestartRecord
 from unbroken.upstream.engine_view import EngineView
+from unbroken.upstream.engine_watch import wait_until_hung
 from unbroken.upstream.model_file import ModelFileInvalid, inspect_model_file
 
 __all__ = ["DEMO_MODEL", "Engine", "EngineAddress", "EngineFailed", "EnginePhase", "EngineState"]
@@ -108,7 +109,7 @@ class Engine(EngineView):
             self.address = EngineAddress(order.socket_path, host, report.port, self._key, self._lives)
             self.context_length = report.context_size
             self._tell(EnginePhase.READY, f'runs "{model.name}"', 1.0)
-            reason = await process.wait_for_death()
+            reason = await self._watch(process, self.address)
             return False, reason, self._clock() - ready
         except ModelFileInvalid as error:
             return True, str(error), None
@@ -118,6 +119,20 @@ class Engine(EngineView):
             self.address = None
             if process is not None:
                 await process.end()
+
+    async def _watch(self, process: EngineProcess, address: EngineAddress) -> str:
+        """Waits for the child's death, and sees to it where it hangs; gives the reason."""
+        dying = asyncio.ensure_future(process.wait_for_death())
+        limit = self.settings.hang_timeout
+        watching = {dying}
+        try:
+            if limit and process.pid is not None:
+                watching.add(asyncio.ensure_future(_hanging(process, address, limit)))
+            ended, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+            return (dying if dying in ended else ended.pop()).result()
+        finally:
+            for task in watching:
+                task.cancel()
 
     def _socket_path(self) -> str | None:
         """A path in a directory that only this user may enter; None where sockets with a path cannot be had."""
@@ -139,6 +154,13 @@ class Engine(EngineView):
         self.state = state
         self._on_state(state)
         self._wake()
+
+
+async def _hanging(process: EngineProcess, address: EngineAddress, limit: float) -> str:
+    assert process.pid is not None
+    await wait_until_hung(process.pid, address, limit)
+    process.kill()
+    return f"the engine hung: for {limit:g} s (hang_timeout) it neither answered nor computed, and so was killed"
 
 
 def _write_to_stderr(log: bytes) -> None:

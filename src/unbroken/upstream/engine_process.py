@@ -99,6 +99,11 @@ class EngineProcess:
         words = self._last_words()
         return f"the engine ended with {ending}" + (f": {words}" if words else "")
 
+    def kill(self) -> None:
+        """Ends it by force, whatever it does."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
     async def end(self) -> None:
         """Ends the process, by force if it takes its time."""
         if self.pid is not None:
@@ -108,8 +113,7 @@ class EngineProcess:
                 async with asyncio.timeout(STOP_SECONDS):
                     await self._process.wait()
             except TimeoutError:
-                with suppress(ProcessLookupError):
-                    self._process.kill()
+                self.kill()
                 await self._process.wait()
         self._reading_log.cancel()
         assert self._process.stdin

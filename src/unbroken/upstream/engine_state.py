@@ -7,6 +7,7 @@ FIRST_RESTART_SECONDS = 0.2
 LONGEST_RESTART_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0  # an engine that has been ready this long begins with a clean record
 MOST_FAILED_LOADS = 5  # in a row
+LOOKS = 3  # at a silent child until it is taken for hung, behind the one that notes what it has spent
 
 
 class EngineFailed(Exception):
@@ -76,3 +77,26 @@ class RestartRecord:
             return None
         whole = min(LONGEST_RESTART_SECONDS, FIRST_RESTART_SECONDS * 2.0 ** min(self.deaths - 1, 16))
         return whole * (1 - chance / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class SignsOfLife:
+    """What a child has shown while it was looked at: silent `looks` in a row in which it spent no time computing.
+
+    A child that does not answer is not dead: more connections than it has threads for wait until one is free. One
+    that does not compute either is frozen. Several looks are needed as the gateway itself may have been held up.
+    """
+
+    looks: int = 0
+    spent: str | None = None
+
+    def after_look(self, answers: bool, spent: str | None) -> "SignsOfLife":
+        """The signs after another look; `spent` tells its computing time, None where that cannot be told."""
+        if answers or spent is None:
+            return SignsOfLife()
+        return SignsOfLife(self.looks + 1, spent) if spent == self.spent else SignsOfLife(0, spent)
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether it is frozen."""
+        return self.looks >= LOOKS

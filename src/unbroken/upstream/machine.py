@@ -1,9 +1,13 @@
 """The machine that a model is to run on: cores and memory, as far as this process may use them."""
 
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+# proc(5): the state of a process that a debugger has stopped, and where the times are behind the state.
+TRACED, USER_TIME, SYSTEM_TIME = "t", 10, 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,21 @@ def resident_bytes(pid: int) -> int | None:
         if line.startswith(("RssAnon:", "RssFile:"))
     ]
     return max(sizes, default=None)
+
+
+def cpu_spent(pid: int) -> str | None:
+    """The time that a process has computed so far, as a text that changes with it.
+
+    None where nobody says, or where a debugger has stopped the process: its user wants it so.
+    """
+    if stat := _read(f"/proc/{pid}/stat"):
+        state, *numbers = stat.rpartition(")")[2].split()
+        return None if state == TRACED else " ".join(numbers[USER_TIME : SYSTEM_TIME + 1])
+    try:
+        told = subprocess.run(["ps", "-o", "time=", "-p", str(pid)], capture_output=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.decode("ascii", "replace").strip() or None
 
 
 def _read(path: str) -> str:
