@@ -7,7 +7,20 @@ import msgspec
 import pytest
 
 from unbroken.gateway.journal import MAX_WAITING, MAX_WRITE_BYTES, Journal
-from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, text
+from unbroken.upstream.scripted import (
+    Gate,
+    ScriptedUpstream,
+    body,
+    cut_after,
+    error,
+    error_event,
+    events,
+    hold_after,
+    insert_after,
+    text,
+)
+
+from .conftest import settings_of
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +61,77 @@ async def test_nothing_private_is_in_the_log(serve, upstream: ScriptedUpstream) 
     logged = str(gateway.log_lines())
     for word in ("private", "confidential", "secret", "somebody"):
         assert word not in logged
+
+
+QUOTING = "cannot parse: last read: '\"a very private question'"
+
+# What it says, and what the log says of it.
+QUOTES = {
+    "a 500": (error(500, QUOTING), "answered with a server error (500)"),
+    "a 500 as text": (
+        body(QUOTING.encode(), status=500, content_type="text/plain"),
+        "answered with a server error (500)",
+    ),
+    "a 503": (error(503, QUOTING), "was overloaded (503)"),
+    "a 400": (error(400, QUOTING), "refused the request (400)"),
+    "a 403": (error(403, QUOTING), "refused our key (403)"),
+    "a redirect": (body(b"", status=308, headers={"location": "/private"}), "sent what is no valid answer (308)"),
+    "an error event": (text("x") | error_event(QUOTING, after=0), "answered with a server error"),
+    "an error event later": (
+        text("one two") | error_event(QUOTING, after=3, type="odd"),
+        "sent an error in its stream",
+    ),
+    "an error event with a word of ours": (
+        text("one two") | error_event(QUOTING, after=3, type="odd", code="cut"),
+        "sent an error in its stream",
+    ),
+    "a refusal in mid-answer": (
+        text("one two") | error_event(QUOTING, after=3, type="invalid_request_error"),
+        "broke off its answer",
+    ),
+    "no chunk": (text("one two") | insert_after(2, {"choices": "private"}), "sent what is no valid answer"),
+    "an event of its own": (events({"private": 1}), "stream ended before the first token after 0 chunks"),
+    "a cut": (
+        text("private question") | cut_after(3),
+        "the connection was closed in the middle of the response after 2 chunks",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUOTES)
+@pytest.mark.parametrize("dialect", ["/chat/completions", "/messages"])
+async def test_what_an_upstream_quotes_is_not_in_the_log(
+    serve, upstream: ScriptedUpstream, name: str, dialect: str
+) -> None:
+    """An upstream's words may repeat the caller's; neither the line of the request has them nor that of the circuit."""
+    said, logged = QUOTES[name]
+    upstream.always(said)
+    gateway = await serve(upstream, retries={"attempts": 1, "breaker_failures": 1})
+    request = {**gateway.body("a very private question", stream=True), "max_tokens": 9}
+    await gateway.client.post(dialect, json=request)
+    await gateway.wait_until_idle()
+    lines = gateway.log_lines()
+    assert "private" not in str(lines)
+    (message,) = [line["message"] for line in lines if line["event"] == "request"]
+    assert message.startswith(logged) or dialect == "/messages"
+    for line in lines:
+        assert line["event"] != "upstream" or message.startswith(line["message"])
+
+
+async def test_a_refusal_that_closes_a_circuit_is_not_in_the_log(serve, upstream: ScriptedUpstream) -> None:
+    """An upstream that refuses a request is well."""
+    upstream.script(error(500, "broken"))
+    upstream.always(error(400, QUOTING))
+    retries = {"attempts": 1, "breaker_failures": 1}
+    gateway = await serve(upstream, retries=retries)
+    await gateway.ask()
+    gateway.gateway.apply(settings_of(upstream, retries={**retries, "breaker_cooldown": 0}))
+    assert (await gateway.ask("a very private question")).status_code == 400
+    lines = gateway.log_lines()
+    assert "private" not in str(lines)
+    assert [(line["circuit"], line.get("message")) for line in lines if line["event"] == "upstream"] == [
+        ("open", "answered with a server error (500)"), ("closed", None)
+    ]  # fmt: skip
 
 
 async def test_every_end_has_its_outcome(serve, upstream: ScriptedUpstream, dial) -> None:

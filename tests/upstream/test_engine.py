@@ -234,6 +234,22 @@ async def test_crash_while_loading_is_tried_again_a_few_times(write_model: Calla
     assert sum(state.phase is EnginePhase.RESTARTING for state in states) == 4
 
 
+async def test_nothing_of_a_request_is_in_what_an_engine_dies_of(model: Path) -> None:
+    """llama.cpp logs what it could not parse, and everybody who waits for the engine is told why it died."""
+    states: list[EngineState] = []
+    engine = new_engine(model, states=states)
+    async with running(engine) as address, caller(address) as client:
+        body = {"messages": [{"content": "TypeError: a secret"}]}
+        assert "a secret" in (await client.post("/chat/completions", json=body)).text
+        assert engine.pid
+        os.kill(engine.pid, signal.SIGABRT)
+        async with asyncio.timeout(SECONDS):
+            while engine.state.phase is not EnginePhase.RESTARTING:
+                await asyncio.sleep(0.01)
+    assert any("SIGABRT" in state.sentence for state in states)
+    assert not any("secret" in state.sentence for state in states)
+
+
 async def test_broken_chat_template_is_refused(model: Path) -> None:
     assert "Parser Error" in await failure_of(new_engine(model, settings={"chat_template": "{% for"}))
     missing = {"chat_template": "nowhere.jinja"}

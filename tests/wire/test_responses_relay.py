@@ -182,7 +182,8 @@ def test_an_answer_that_is_none_is_a_failure(body: object, fault: str, message: 
 def test_errors_are_those_of_openai() -> None:
     body = b'{"error":{"message":"Too many","type":"requests","code":"rate_limit_exceeded","param":null}}'
     failure = OPENAI_RESPONSES.read_error(429, "application/json", body, secret="")
-    assert failure == Failure(Fault.RATE_LIMITED, "Too many", 429, type="requests", code="rate_limit_exceeded")
+    expected = Failure(Fault.RATE_LIMITED, "Too many", 429, type="requests", code="rate_limit_exceeded", is_quoted=True)
+    assert failure == expected
     assert json.loads(OPENAI_RESPONSES.write_error(ERROR, "req_1")) == {
         "error": {"message": ERROR.message, "type": "server_error", "param": None, "code": "cut"}
     }

@@ -131,7 +131,7 @@ def test_an_error_is_the_fault_that_its_words_say(type: str | None, code: str | 
     relay.feed(DONE)
     with pytest.raises(UpstreamFailed) as failed:
         relay.feed(DONE)
-    assert failed.value.failure == Failure(fault, "m", type=type, code=code)
+    assert failed.value.failure == Failure(fault, "m", type=type, code=code, is_quoted=True)
 
 
 def test_a_secret_in_an_error_is_blotted_out() -> None:

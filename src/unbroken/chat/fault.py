@@ -52,6 +52,8 @@ class Failure:
     type: str | None = None
     param: str | None = None
     code: str | None = None
+    #: Whether `message` is the upstream's own words, or holds them: they may repeat what the caller has said.
+    is_quoted: bool = False
 
 
 class UpstreamFailed(Exception):

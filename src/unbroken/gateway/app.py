@@ -32,7 +32,8 @@ from unbroken.gateway.stores import Stores
 from unbroken.gateway.streams import delete_stream, get_chat_completion, get_stream, list_streams
 from unbroken.gateway.upstreams import NewEngine, Upstreams
 from unbroken.rules.lifecycle import State
-from unbroken.rules.outcome import STATUS, may_quote
+from unbroken.rules.our_words import in_our_words
+from unbroken.rules.outcome import STATUS
 from unbroken.rules.retry import RetryPolicy
 from unbroken.settings.tree import Settings
 from unbroken.store.log import LogError, StoreUnavailable
@@ -196,7 +197,7 @@ class Gateway:
         if first_token is not None:
             answered.first_token.observe(first_token)
             answered.gaps.total += now - account.first_token_at
-        is_quiet = failure is not None and (production.state is State.CANCELLED or may_quote(failure))
+        is_wished = production.state is State.CANCELLED
         self.journal.note(
             "request",
             method=origin.method,
@@ -216,7 +217,7 @@ class Gateway:
             first_token_s=None if first_token is None else round(first_token, 6),
             duration_s=round(now - started_at, 6),
             outcome=outcome,
-            message=None if failure is None or is_quiet else failure.message,
+            message=None if failure is None or is_wished else in_our_words(failure),
         )
 
     async def models(self) -> dict[str, dict[str, Any]]:

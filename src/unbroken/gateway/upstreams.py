@@ -12,6 +12,7 @@ from unbroken.gateway.journal import Journal
 from unbroken.gateway.metrics import UpstreamSnapshot
 from unbroken.gateway.questions import DIALECTS
 from unbroken.rules.breaker import Breaker, Circuit
+from unbroken.rules.our_words import in_our_words
 from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
@@ -285,7 +286,8 @@ class Upstreams:
             upstream.breaker = upstream.breaker.after_failure(now)
         after = upstream.breaker.circuit(now)
         if after is not before and Circuit.CLOSED in (before, after):
-            reason = failure.message if failure else None
+            # What closes it may be a failure too: a refusal is an answer.
+            reason = in_our_words(failure) if failure and after is not Circuit.CLOSED else None
             self._journal.note("upstream", upstream=upstream.name, circuit=after.value, message=reason)
 
     def snapshots(self, now: float) -> Iterable[UpstreamSnapshot]:

@@ -293,4 +293,8 @@ def told(broke_off: Failure, said: Said) -> Failure:
         delivered += f" with {words} characters of text"
     why = "" if broke_off.fault in UNCONTINUED else ", and no upstream could go on with it"
     fault = Fault.CUT if broke_off.fault in NOT_OF_AN_ANSWER else broke_off.fault
-    return replace(broke_off, fault=fault, message=f"{broke_off.message}; {delivered} had been delivered{why}")
+    message = f"{broke_off.message}; {delivered} had been delivered{why}"
+    # What was a refusal is told as a cut; the words stay those of the refusal.
+    return replace(
+        broke_off, fault=fault, message=message, is_quoted=broke_off.is_quoted or fault is not broke_off.fault
+    )

@@ -55,11 +55,6 @@ GATEWAYS_OWN = (
 )
 
 
-def may_quote(failure: Failure) -> bool:
-    """Whether the words of a failure may repeat what the caller has said, so that no log may hold them."""
-    return failure.fault in CALLERS_OWN or failure.fault is Fault.ERROR_EVENT
-
-
 def api_error(failure: Failure, upstream: str = "") -> ApiError:
     """The error for the client; `upstream` is named where the fault is an upstream's."""
     status = STATUS[failure.fault]

@@ -19,6 +19,8 @@ OWN_BYTES = 64 << 20  # of the child without a model, about
 STOP_SECONDS = 3.0  # from SIGTERM to SIGKILL
 
 _ERROR_LINE = re.compile(r"^[\d.]+ E (?P<text>.+)$", re.MULTILINE)
+# The only words of a process that served which are none of a request's: exceptions quote what they could not parse.
+_ASSERTION = re.compile(r"^(?P<text>[^\s\"]+:\d+: GGML_ASSERT\(.*\) failed)$", re.MULTILINE)
 _CRASH_LINE = re.compile(r"^(?P<text>.*(?:GGML_ASSERT|GGML_ABORT|what\(\):|\wError:).*)$", re.MULTILINE)
 
 
@@ -38,6 +40,7 @@ class EngineProcess:
         self._process = process
         self._log = bytearray()
         self._on_log = on_log
+        self._has_served = False
         self._reading_log = asyncio.create_task(self._read_log(process.stderr), name="engine log")
 
     @classmethod
@@ -87,6 +90,7 @@ class EngineProcess:
             await self.wait_for_death()
             reason = report.failure or f'model "{order.model.path}" cannot be loaded by llama.cpp: {self._last_words()}'
             raise LoadFailed(reason, is_hopeless=True)
+        self._has_served = True
         return report
 
     async def wait_for_death(self) -> str:
@@ -130,9 +134,15 @@ class EngineProcess:
                 self._on_log(piece)
 
     def _last_words(self) -> str:
-        """The first error that llama.cpp logged (the later ones are its consequences), or what it crashed with."""
+        """The first error that llama.cpp logged (the later ones are its consequences), or what it crashed with.
+
+        Everybody whom the engine's death concerns is told, and the log: there must be nothing of a request in it.
+        """
         text = self._log.decode("utf-8", "replace")
-        found = _CRASH_LINE.search(text) or _ERROR_LINE.search(text)
+        if self._has_served:
+            found = _ASSERTION.search(text)
+        else:
+            found = _CRASH_LINE.search(text) or _ERROR_LINE.search(text)
         return found["text"].strip()[:500] if found else ""
 
 

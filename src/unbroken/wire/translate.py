@@ -209,7 +209,7 @@ class TranslatingRelay:
     def _told(self, failed: Failed) -> Failure:
         fault = FAULT_OF_WORD.get(failed.code or "") or FAULT_OF_WORD.get(failed.type or "") or Fault.ERROR_EVENT
         message = without_secrets(failed.message, self._secret)
-        return Failure(fault, message, type=failed.type, code=failed.code)
+        return Failure(fault, message, type=failed.type, code=failed.code, is_quoted=True)
 
 
 def relay_between(upstream: Dialect, client: Dialect, answering: Answering, *, secret: str) -> TranslatingRelay:

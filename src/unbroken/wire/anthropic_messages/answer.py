@@ -68,7 +68,7 @@ def write_answer(events: Sequence[Event], answering: Answering) -> bytes:
             case UsageReported(reported):
                 usage = reported
             case Failed(message, type, code):
-                raise UpstreamFailed(Failure(Fault.ERROR_EVENT, message, type=type, code=code))
+                raise UpstreamFailed(Failure(Fault.ERROR_EVENT, message, type=type, code=code, is_quoted=True))
             case Finished():
                 if event.choice == 0:
                     finished = finished or event

@@ -117,7 +117,7 @@ def read_error(status: int, content_type: str, body: bytes, *, secret: str = "")
         is_text = content_type.startswith("text/plain")
         text = _told(body.decode(errors="replace").strip(), secret) if is_text else ""
         kind = content_type.partition(";")[0].strip() or "no content type"
-        return Failure(fault, text or f"answered {status} with {kind}", status)
+        return Failure(fault, text or f"answered {status} with {kind}", status, is_quoted=True)
     return _failure(said, fault, status, secret)
 
 
@@ -140,7 +140,8 @@ def _failure(said: object, fault: Fault, status: int, secret: str) -> Failure:
         message = msgspec.json.encode(said).decode()
     if fault is Fault.ERROR_EVENT or status == 400:
         fault = BY_TYPE.get(type or "", fault)
-    return Failure(_by_words(fault, message[:MAX_MESSAGE]), _told(message, secret), status, type=type)
+    fault = _by_words(fault, message[:MAX_MESSAGE])
+    return Failure(fault, _told(message, secret), status, type=type, is_quoted=True)
 
 
 def _by_words(fault: Fault, message: str) -> Fault:

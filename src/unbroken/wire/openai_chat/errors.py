@@ -88,7 +88,7 @@ def read_error(status: int, content_type: str, body: bytes, *, secret: str = "")
         is_text = content_type.startswith("text/plain")
         text = _told(body.decode(errors="replace").strip(), secret) if is_text else ""
         kind = content_type.partition(";")[0].strip() or "no content type"
-        return Failure(fault, text or f"answered {status} with {kind}", status)
+        return Failure(fault, text or f"answered {status} with {kind}", status, is_quoted=True)
     return _from_envelope(said, fault, status, secret)
 
 
@@ -128,7 +128,7 @@ def _from_envelope(said: object, fault: Fault, status: int, secret: str) -> Fail
     is_request_at_fault = fault in (Fault.BAD_REQUEST, Fault.TOO_LARGE)
     if type == "exceed_context_size_error" or (is_request_at_fault and _CONTEXT_LENGTH.search(message[:MAX_MESSAGE])):
         fault = Fault.CONTEXT_LENGTH
-    return Failure(fault, _told(message, secret), status, type=type, param=param, code=code)
+    return Failure(fault, _told(message, secret), status, type=type, param=param, code=code, is_quoted=True)
 
 
 def _fault_of_status(status: int, otherwise: Fault) -> Fault:

@@ -46,7 +46,7 @@ def write_answer(events: Sequence[Event], answering: Answering) -> bytes:
             case UsageReported(reported):
                 usage = reported
             case Failed(message, kind, code):
-                raise UpstreamFailed(Failure(Fault.ERROR_EVENT, message, type=kind, code=code))
+                raise UpstreamFailed(Failure(Fault.ERROR_EVENT, message, type=kind, code=code, is_quoted=True))
             case _:
                 if event.choice not in choices:
                     choices[event.choice] = _Choice(event.choice, answering.stream_id)

@@ -57,7 +57,8 @@ def write_answer(events: Sequence[Event], answering: Answering) -> bytes:
     writer = ResponseWriter(answering)
     for event in events:
         if isinstance(event, Failed):
-            raise UpstreamFailed(Failure(Fault.ERROR_EVENT, event.message, type=event.type, code=event.code))
+            failure = Failure(Fault.ERROR_EVENT, event.message, type=event.type, code=event.code, is_quoted=True)
+            raise UpstreamFailed(failure)
         writer.write(event)
     writer.end()
     return _write(writer.response)
