@@ -1,69 +1,18 @@
 """The commands as processes: help that teaches, models, doctor, and mistakes."""
 
-import asyncio
-import os
 import re
 import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from unbroken import __version__
 from unbroken.upstream.scripted import ScriptedUpstream, error, models
 
+from .conftest import Ended, Run, configuration
+
 pytestmark = pytest.mark.anyio
 
-TIMEOUT = 60.0  # s; a Python process on a busy machine takes its time to start
 COMMANDS = ("serve", "chat", "models", "doctor", "reload", "streams")
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    output: str
-    errors: str
-
-
-Run = Callable[..., Awaitable[Ended]]
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream(models=["small", "large"]) as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Runs `unbroken` in a folder of its own; `config` becomes its `unbroken.toml`."""
-    kept = {name: value for name, value in os.environ.items() if not re.match("UNBROKEN_|OPENAI_|NO_COLOR|TERM", name)}
-
-    async def run_command(*arguments: str, config: str = "", env: dict[str, str] | None = None) -> Ended:
-        if config:
-            (tmp_path / "unbroken.toml").write_text(config)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "unbroken", *arguments),
-            cwd=tmp_path,
-            env={**kept, "XDG_RUNTIME_DIR": str(tmp_path), "COLUMNS": "80", **(env or {})},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(TIMEOUT):
-            output, errors = await process.communicate()
-        assert process.returncode is not None
-        assert b"Traceback" not in errors, errors.decode()
-        return Ended(process.returncode, output.decode(), errors.decode())
-
-    return run_command
-
-
-def configuration(base_url: str, more: str = "") -> str:
-    """A configuration with one upstream, at a port that is free."""
-    return f'[server]\nport = 0\n[[upstream]]\nname = "up"\nbase_url = "{base_url}"\n{more}\n'
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from unbroken.client.failure import ChatFailed
 from unbroken.client.server import Server, find_local_server, local_key, named_server
 from unbroken.upstream.scripted import ScriptedUpstream, body
 
@@ -47,5 +48,8 @@ async def test_only_an_unbroken_server_is_found(upstream: ScriptedUpstream) -> N
     assert await find_local_server(root) is None
     upstream.answer_with(lambda request: body(b'{"status":"ok"}') if request.path == "/healthz" else None)
     assert await find_local_server(root) == upstream.base_url
+    assert await find_local_server(None, ["http://127.0.0.1:1", root]) == upstream.base_url
+    with pytest.raises(ChatFailed, match="--base-url"):
+        await find_local_server("http://127.0.0.1:1", [root, root])
     await upstream.stop()
     assert await find_local_server(root) is None

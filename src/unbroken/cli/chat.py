@@ -4,16 +4,27 @@ import asyncio
 import os
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unbroken.cli.configured import ConfigOption, settings_from, settings_must_be_valid
+from unbroken.cli.servers import (
+    ApiKeyOption,
+    BaseUrlOption,
+    server_that_is_named,
+    server_that_is_there,
+    server_that_runs,
+)
+
 if TYPE_CHECKING:
     from unbroken.client.server import Server
     from unbroken.client.start import ChatOptions
+    from unbroken.settings.tree import Settings
 
 MAX_PIPED_BYTES = 8 << 20  # far above any model's context
-LOADING = "loading the demo model…"
+STARTING = "starting a gateway…"
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # as if SIGPIPE had ended us
 
@@ -22,12 +33,9 @@ def chat(
     prompt: Annotated[str | None, typer.Argument(help="The question; without one, an interactive chat.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the first one of the server.")] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="How the model shall answer.")] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="Any OpenAI-compatible server. [env: UNBROKEN_BASE_URL, OPENAI_BASE_URL]")
-    ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(help="Better in the environment. [env: UNBROKEN_API_KEY, OPENAI_API_KEY]")
-    ] = None,
+    base_url: BaseUrlOption = None,
+    api_key: ApiKeyOption = None,
+    config: ConfigOption = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest word.")] = None,
     attach: Annotated[
@@ -39,7 +47,8 @@ def chat(
 ) -> None:
     """Talk to a model: one question and its answer, or, without a question, an interactive chat.
 
-    It talks to the server of this machine at http://127.0.0.1:8080, and where none runs, to one of its own.
+    It talks to the gateway that runs on this machine, and where none does, to one of its own, with the same
+    configuration.
 
     Examples:
 
@@ -52,6 +61,8 @@ def chat(
         unbroken chat --system "Answer in French." "Good morning!"
 
         unbroken chat --attach chatcmpl-0123456789abcdef
+
+        unbroken chat --config unbroken.toml --model fast "Hello"
 
         unbroken chat --base-url http://127.0.0.1:11434/v1 --model llama3.2
     """
@@ -67,7 +78,8 @@ def chat(
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal may not have the model's letters
     try:
-        code = asyncio.run(_run(base_url, api_key, options))
+        with settings_must_be_valid():
+            code = asyncio.run(_run(base_url, api_key, config, options))
     except ChatFailed as failed:
         print(f"unbroken: {failed}", file=sys.stderr)
         code = 1
@@ -101,38 +113,45 @@ def _question(prompt: str | None) -> str | None:
     return question
 
 
-async def _run(base_url: str | None, api_key: str | None, options: "ChatOptions") -> int:
-    from unbroken.client.server import running_server
+async def _run(base_url: str | None, api_key: str | None, config: Path | None, options: "ChatOptions") -> int:
     from unbroken.client.start import Surroundings, chat_with
 
     async with AsyncExitStack() as stack:
         if options.attach:
-            server = await running_server(base_url, api_key, os.environ)
+            server = await server_that_is_there(base_url, api_key, config)
         else:
-            server = await _server(base_url, api_key, stack)
+            server = await _server(base_url, api_key, config, stack)
         return await chat_with(server, options, Surroundings(sys.stdout, sys.stderr, os.environ))
 
 
-async def _server(base_url: str | None, api_key: str | None, stack: AsyncExitStack) -> "Server":
+async def _server(base_url: str | None, api_key: str | None, config: Path | None, stack: AsyncExitStack) -> "Server":
     """The server that was named, or runs here, or one of our own that lasts as long as the stack."""
-    from unbroken.chat.fault import Fault
-    from unbroken.client.failure import ChatFailed
-    from unbroken.client.server import Server, find_local_server, local_key, named_server
-
-    if named := named_server(base_url, api_key, os.environ):
+    if named := server_that_is_named(base_url, api_key, config):
         return named
-    if running := await find_local_server():
-        return Server(running, local_key(api_key, os.environ))
-    from unbroken.gateway.background import background_server
-    from unbroken.settings.read import SettingsInvalid
-
+    settings = settings_from(config)
+    if running := await server_that_runs(api_key, config, settings):
+        return running
     is_terminal = sys.stderr.isatty()
     if is_terminal:
-        print(LOADING, end="", file=sys.stderr, flush=True)
+        print(STARTING, end="", file=sys.stderr, flush=True)
     try:
-        return Server(await stack.enter_async_context(background_server()))
-    except (SettingsInvalid, OSError) as error:
-        raise ChatFailed(f"No server runs here, and one of our own does not start: {error}", Fault.INTERNAL) from error
+        return await _own_server(settings, stack)
     finally:
         if is_terminal:
-            print("\r" + " " * len(LOADING) + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * len(STARTING) + "\r", end="", file=sys.stderr, flush=True)
+
+
+async def _own_server(settings: "Settings", stack: AsyncExitStack) -> "Server":
+    from unbroken.chat.fault import Fault
+    from unbroken.client.failure import ChatFailed
+    from unbroken.client.server import Server
+    from unbroken.gateway.background import background_server
+    from unbroken.gateway.discover import with_found_upstreams
+    from unbroken.settings.read import SettingsInvalid
+
+    try:
+        settings = await with_found_upstreams(settings, os.environ)
+        url = await stack.enter_async_context(background_server(settings))
+    except (SettingsInvalid, OSError) as error:
+        raise ChatFailed(f"No server runs here, and one of our own does not start: {error}", Fault.INTERNAL) from error
+    return Server(url, next(iter(settings.keys.values()), None))

@@ -25,7 +25,12 @@ def settings_from(config: Path | None, flags: dict[str, dict[str, Any]] | None =
     Raises:
         SettingsInvalid: something is wrong with them.
     """
-    return read_settings(config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None), os.environ, flags)
+    return read_settings(configuration_file(config), os.environ, flags)
+
+
+def configuration_file(config: Path | None) -> Path | None:
+    """The file that was named, else the one that is here, if there is one."""
+    return config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
 @contextmanager

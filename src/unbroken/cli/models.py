@@ -2,21 +2,19 @@
 
 import asyncio
 import os
-from typing import Annotated
 
 import typer
 
 from unbroken.cli.configured import ConfigOption, fail, settings_from, settings_must_be_valid
+from unbroken.cli.servers import ApiKeyOption, BaseUrlOption, server_that_is_named
 
 
 def models(
     config: ConfigOption = None,
-    base_url: Annotated[
-        str | None, typer.Option(envvar=["UNBROKEN_BASE_URL"], help="Ask this server instead of the configuration.")
-    ] = None,
-    api_key: Annotated[str | None, typer.Option(envvar=["UNBROKEN_API_KEY", "OPENAI_API_KEY"], help="Its key.")] = None,
+    base_url: BaseUrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
-    """List the models that can be asked for.
+    """List the models that can be asked for: those of the configuration, or of the server that is named.
 
     \b
     Examples:
@@ -29,8 +27,8 @@ def models(
     from unbroken.gateway.discover import with_found_upstreams
 
     async def run() -> list[str]:
-        if base_url:
-            return await list_models(base_url, api_key)
+        if named := server_that_is_named(base_url, api_key, config):
+            return await list_models(named.base_url, named.api_key)
         settings = await with_found_upstreams(settings_from(config), os.environ)
         async with background_server(settings) as url:
             return await list_models(url, next(iter(settings.keys.values()), None))

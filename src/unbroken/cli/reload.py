@@ -25,11 +25,13 @@ def reload(
 
     running = running_gateways()
     if port is not None:
-        running = {at: pid for at, pid in running.items() if at == port}
+        running = [gateway for gateway in running if gateway.port == port]
     if not running:
         fail("no gateway of yours runs" + (f" at port {port}" if port else "") + ": start one with `unbroken serve`")
     if len(running) > 1:
-        fail(f"several gateways run, at ports {', '.join(map(str, sorted(running)))}: say which with --port")
-    for at, pid in running.items():
-        os.kill(pid, signal.SIGHUP)
-        typer.echo(f"The gateway at port {at} (process {pid}) reads its configuration anew; its log says how it went.")
+        ports = ", ".join(str(gateway.port) for gateway in running)
+        fail(f"several gateways run, at ports {ports}: say which with --port")
+    for gateway in running:
+        os.kill(gateway.pid, signal.SIGHUP)
+        said = f"The gateway at port {gateway.port} (process {gateway.pid}) reads its configuration anew;"
+        typer.echo(f"{said} its log says how it went.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unbroken.cli.configured import ConfigOption, settings_from, settings_must_be_valid
+from unbroken.cli.configured import ConfigOption, configuration_file, settings_from, settings_must_be_valid
 from unbroken.settings.tree import Settings
 
 MAX_NAMES = 5  # of an upstream's models, shown at the start
@@ -66,7 +66,7 @@ def _run(config: Path | None, flags: dict[str, dict[str, Any]], model: Path | No
 
     async def run() -> int:
         settings = await read()
-        with remembered() as remember:
+        with remembered(configuration_file(config)) as remember:
             return await _server(settings)(
                 settings, read_again=read, announce=lambda settings, port: _announce(settings, port, remember)
             )
@@ -86,9 +86,11 @@ def _server(settings: Settings) -> Callable[..., Awaitable[int]]:
     return serve
 
 
-def _announce(settings: Settings, port: int, remember: Callable[[int], None]) -> None:
-    remember(port)
+def _announce(settings: Settings, port: int, remember: Callable[[str, int], None]) -> None:
+    from unbroken.gateway.running import root_of
+
     host = settings.server.host
+    remember(host, port)
     shown = f"[{host}]" if ":" in host else host
     typer.secho(f"Unbroken serves at http://{shown}:{port}/v1", bold=True, err=True)
     for upstream in settings.upstream:
@@ -98,9 +100,9 @@ def _announce(settings: Settings, port: int, remember: Callable[[int], None]) ->
         typer.echo(f"  {upstream.name}: {names}  ({what})", err=True)
     if not settings.keys:
         typer.echo("  No key is asked for, so only this machine is served.", err=True)
-    here = "127.0.0.1" if host in ("", "0.0.0.0", "::") else shown  # noqa: S104 - an address to tell from others
+    here = f"{root_of(host, port)}/v1"
     key = "KEY" if settings.keys else "none"
     typer.echo("Try it:", err=True)
-    typer.echo(f"  OPENAI_BASE_URL=http://{here}:{port}/v1 OPENAI_API_KEY={key}  in your application, or", err=True)
-    elsewhere = "" if port == 8080 else f" --base-url http://{here}:{port}/v1"
+    typer.echo(f"  OPENAI_BASE_URL={here} OPENAI_API_KEY={key}  in your application, or", err=True)
+    elsewhere = "" if port == 8080 else f" --base-url {here}"
     typer.echo(f'  unbroken chat{elsewhere} "Hello"', err=True)

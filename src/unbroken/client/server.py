@@ -1,9 +1,11 @@
 """Which server a chat talks to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-DEFAULT_ROOT = "http://127.0.0.1:8080"  # where `unbroken serve` listens unless told otherwise
+from unbroken.chat.fault import Fault
+from unbroken.client.failure import ChatFailed
+
 PROBE_TIMEOUT = 0.5  # s; it is this machine
 
 
@@ -27,29 +29,30 @@ def local_key(api_key: str | None, environment: Mapping[str, str]) -> str | None
     return api_key or environment.get("UNBROKEN_API_KEY")
 
 
-async def find_local_server(root: str = DEFAULT_ROOT) -> str | None:
-    """The base URL of the Unbroken server that runs on this machine, None where there is none."""
+async def find_local_server(root: str | None, others: Sequence[str] = ()) -> str | None:
+    """The base URL of the Unbroken server at `root`, else of the one among the others; None where there is none.
+
+    Raises:
+        ChatFailed: there are several others.
+    """
+    if root is not None and await _is_ours(root):
+        return f"{root}/v1"
+    found = [f"{other}/v1" for other in others if await _is_ours(other)]
+    if len(found) > 1:
+        said = f"Several gateways run here: say which with --base-url: {', '.join(found)}"
+        raise ChatFailed(said, Fault.CONNECT)
+    return found[0] if found else None
+
+
+async def _is_ours(root: str) -> bool:
     import httpx2
 
     async with httpx2.AsyncClient(timeout=PROBE_TIMEOUT, trust_env=False) as client:
         try:
             response = await client.get(f"{root}/healthz")
-            is_ours = response.status_code == 200 and response.json() == {"status": "ok"}
-        except (httpx2.HTTPError, ValueError):
-            return None
-    return f"{root}/v1" if is_ours else None
-
-
-async def running_server(base_url: str | None, api_key: str | None, environment: Mapping[str, str]) -> Server:
-    """The server that is named, else the one that runs on this machine; raises ChatFailed where there is none."""
-    from unbroken.chat.fault import Fault
-    from unbroken.client.failure import ChatFailed
-
-    if named := named_server(base_url, api_key, environment):
-        return named
-    if running := await find_local_server():
-        return Server(running, local_key(api_key, environment))
-    raise ChatFailed("No server runs here: name one with --base-url, or start `unbroken serve`.", Fault.CONNECT)
+            return response.status_code == 200 and bool(response.json() == {"status": "ok"})
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
+            return False
 
 
 def _whole(url: str) -> str:

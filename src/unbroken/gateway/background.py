@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from unbroken.gateway.app import Gateway
-from unbroken.gateway.discover import with_found_upstreams
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import listen
 from unbroken.gateway.serve import GatewayServer
 from unbroken.gateway.stores import MEMORY
-from unbroken.settings.read import read_settings
 from unbroken.settings.tree import Settings
 
 
@@ -25,12 +23,8 @@ class _QuietServer(GatewayServer):
 
 
 @asynccontextmanager
-async def background_server(settings: Settings | None = None) -> AsyncIterator[str]:
-    """Serves on a free port of loopback as long as the context lasts; gives the base URL.
-
-    Without settings the upstreams are those that are found without a configuration.
-    """
-    settings = settings or await with_found_upstreams(read_settings(None, os.environ), os.environ)
+async def background_server(settings: Settings) -> AsyncIterator[str]:
+    """Serves `settings` on a free port of loopback as long as the context lasts; gives the base URL."""
     async with serve_in_background(settings, Journal(file=os.devnull)) as (_, base_url):
         yield base_url
 

@@ -1,0 +1,57 @@
+"""Which server a command asks: one that is named, or one that runs here."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unbroken.client.server import Server
+    from unbroken.settings.tree import Settings
+
+BaseUrlOption = Annotated[
+    str | None, typer.Option(help="Any OpenAI-compatible server. [env: UNBROKEN_BASE_URL, OPENAI_BASE_URL]")
+]
+ApiKeyOption = Annotated[
+    str | None, typer.Option(help="Better in the environment. [env: UNBROKEN_API_KEY, OPENAI_API_KEY]")
+]
+
+
+def server_that_is_named(base_url: str | None, api_key: str | None, config: Path | None) -> "Server | None":
+    """The server that an option names, or the environment; `--config` goes before the environment."""
+    from unbroken.client.server import named_server
+
+    return None if config and not base_url else named_server(base_url, api_key, os.environ)
+
+
+async def server_that_runs(api_key: str | None, config: Path | None, settings: "Settings") -> "Server | None":
+    """The gateway of these settings that runs on this machine.
+
+    Raises:
+        ChatFailed: several run, and it is not clear which is meant.
+    """
+    from unbroken.cli.configured import configuration_file
+    from unbroken.client.server import Server, find_local_server, local_key
+    from unbroken.gateway.running import places_of
+
+    found = await find_local_server(*places_of(settings.server, configuration_file(config)))
+    return Server(found, local_key(api_key, os.environ)) if found else None
+
+
+async def server_that_is_there(base_url: str | None, api_key: str | None, config: Path | None) -> "Server":
+    """The one that is named, else the one that runs here.
+
+    Raises:
+        ChatFailed: there is none.
+        SettingsInvalid: something is wrong with the configuration.
+    """
+    from unbroken.chat.fault import Fault
+    from unbroken.cli.configured import settings_from
+    from unbroken.client.failure import ChatFailed
+
+    if named := server_that_is_named(base_url, api_key, config):
+        return named
+    if running := await server_that_runs(api_key, config, settings_from(config)):
+        return running
+    raise ChatFailed("No server runs here: name one with --base-url, or start `unbroken serve`.", Fault.CONNECT)
