@@ -116,3 +116,13 @@ async def test_of_several_gateways_one_has_to_be_named(
             ended = await run("chat", "Hi", folder=elsewhere, env=nobody)
             assert ended.code == 1
             assert all(url in ended.errors for url in (one, other, "--base-url"))
+
+
+async def test_doctor_finds_no_fault_while_the_gateway_runs(
+    run: Run, serving: Serving, upstream: ScriptedUpstream
+) -> None:
+    async with serving(config=configuration(upstream.base_url)) as url:
+        port = url.split(":")[2].partition("/")[0]
+        ended = await run("doctor", env={"UNBROKEN_SERVER_PORT": port, "UNBROKEN_STORE_STREAMS": "memory"})
+    assert ended.code == 0
+    assert f"✓ address 127.0.0.1:{port}  a gateway runs here" in ended.output

@@ -5,20 +5,24 @@ import importlib.metadata
 import platform
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from dataclasses import dataclass
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.gateway.health import HEALTHY
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import check_address, listen, open_journal
+from unbroken.gateway.running import root_of
 from unbroken.gateway.stores import Stores, sqlite_path
 from unbroken.gateway.upstreams import Upstream, Upstreams
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings
 from unbroken.store.log import StoreUnavailable
+from unbroken.upstream.http import HttpClient
 
 PACKAGES = ("unbroken", "uvicorn", "uvloop", "httptools", "msgspec", "xllamacpp")
 LOAD_SECONDS = 120.0
+PROBE_SECONDS = 1.0  # that a gateway of this machine may take to say that it is one
 
 _ADVICE = {
     Fault.CONNECT: "is it running, and is base_url right?",
@@ -40,8 +44,8 @@ class Finding:
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Everything worth knowing before serving, one finding at a time."""
     yield Finding("versions", True, f"Python {platform.python_version()}, {', '.join(map(_version, PACKAGES))}")
-    yield _address(settings)
-    yield Finding("keys", True, ", ".join(settings.keys) or "none: only this machine is served")
+    yield await _address(settings)
+    yield _keys(settings)
     yield _log(settings)
     yield await _store(settings)
     journal = Journal(file="/dev/null")
@@ -53,9 +57,12 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding("upstreams", False, str(error), "correct the configuration")
             return
         await upstreams.start()
+        well: set[str] = set()
         for upstream in upstreams:
-            yield await _upstream(upstream)
-        yield _models(upstreams)
+            yield (finding := await _upstream(upstream))
+            if finding.is_well:
+                well.add(upstream.name)
+        yield _models(upstreams, well)
     finally:
         await upstreams.close()
         journal.close()
@@ -68,7 +75,7 @@ def _version(package: str) -> str:
         return f"{package} (not installed)"
 
 
-def _address(settings: Settings) -> Finding:
+async def _address(settings: Settings) -> Finding:
     server = settings.server
     what = f"address {server.host}:{server.port}"
     try:
@@ -78,8 +85,28 @@ def _address(settings: Settings) -> Finding:
     try:
         listen(server).close()
     except SettingsInvalid as error:
-        return Finding(what, False, str(error), "if that is your gateway, all is well: `unbroken models` asks it")
+        if await _is_gateway(root_of(server.host, server.port)):
+            return Finding(what, True, "a gateway runs here")
+        return Finding(what, False, str(error), "stop what runs there, or set another port or host in [server]")
     return Finding(what, True, "free")
+
+
+async def _is_gateway(root: str) -> bool:
+    client = HttpClient(root, connect_timeout=PROBE_SECONDS)
+    try:
+        return await client.get("/healthz", timeout=PROBE_SECONDS) == (200, HEALTHY)
+    except UpstreamFailed:
+        return False
+
+
+def _keys(settings: Settings) -> Finding:
+    if settings.keys:
+        return Finding("keys", True, ", ".join(settings.keys))
+    try:
+        check_address(settings)
+    except SettingsInvalid:
+        return Finding("keys", False, "none", "make one, or serve only this machine: see the address above")
+    return Finding("keys", True, "none: only this machine is served")
 
 
 def _log(settings: Settings) -> Finding:
@@ -103,11 +130,20 @@ async def _store(settings: Settings) -> Finding:
     return Finding(what, True, f"{place or sqlite_path(settings)} ({running} streams have not ended)")
 
 
-def _models(upstreams: Upstreams) -> Finding:
-    names = upstreams.table.names()
-    is_well = bool(names) or upstreams.table.has_globs()
-    found = ", ".join(names) or ("whatever the upstreams list" if is_well else "none")
-    return Finding("models", is_well, found, "" if is_well else "configure an upstream: see docs/configuration.md")
+def _models(upstreams: Upstreams, well: Set[str]) -> Finding:
+    """The models by name; one is well if an upstream that serves it is."""
+    table = upstreams.table
+    names, lists_more = table.names(), table.has_globs()
+    if not names and not lists_more:
+        return Finding("models", False, "none", "configure an upstream: see docs/configuration.md")
+    lost = [name for name in names if not any(target.upstream in well for tier in table.tiers(name) for target in tier)]
+    found = ", ".join(name for name in names if name not in lost) or "none"
+    if lost:
+        said = f"{found}; without an upstream that is well: {', '.join(lost)}"
+        return Finding("models", False, said, "mend their upstreams, or give them others: see [[route]]")
+    if not well:
+        return Finding("models", False, "none: no upstream is well", "mend the upstreams")
+    return Finding("models", True, found if names else "whatever the upstreams list")
 
 
 async def _upstream(upstream: Upstream) -> Finding:
