@@ -15,6 +15,7 @@ LINES = {
     "/system Be\nbrief.": Command("/system", "Be\nbrief."),
     "/quit": Command("/exit"),
     "/?": Command("/help"),
+    "/save! a.md": Command("/save!", "a.md"),
     "/modle x": Unknown("/modle", "/model"),
     "/zzz": Unknown("/zzz"),
 }

@@ -104,10 +104,22 @@ async def test_a_conversation_is_saved_and_loaded(chat: Chat, tmp_path: Path) ->
     assert chat.session.conversation == saved
     assert "Loaded 1 turn from" in shown
     assert (tmp_path / "chat.md").read_text().startswith("## You\n\nHello\n\n## small")
-    assert shown.count("cannot be written: File exists.") == 1  # without a name nothing is written over
+    assert shown.count("is there already: /save FILE with another name, or /save! FILE") == 1  # also without a name
     assert "/nowhere/x cannot be written: No such file or directory." in shown
     assert "/nowhere cannot be read" in shown
     assert "cannot be loaded: not a saved conversation" in shown
+
+
+async def test_only_what_this_chat_wrote_is_written_over(chat: Chat, tmp_path: Path) -> None:
+    file, new = tmp_path / "notes.md", tmp_path / "new.md"
+    file.write_text("precious")
+    shown = await chat.type("Hello", f"/save {file}", f"/save {new}", "More", f"/save {new}")
+    assert file.read_text() == "precious"
+    assert " ".join(shown.split()).count("is there already") == 1
+    assert new.read_text().count("## You") == 2
+    await chat.type(f"/save! {file}", "Still more", f"/save {file}")
+    assert file.read_text().count("## You") == 3
+    assert "Say which file" in await chat.type("/save!")
 
 
 async def test_a_failure_is_said_and_the_chat_goes_on(chat: Chat, upstream: ScriptedUpstream) -> None:
@@ -172,7 +184,7 @@ def test_commands_and_models_are_completed() -> None:
     def completions(typed: str) -> list[str]:
         return [found.text for found in completer.get_completions(Document(typed), CompleteEvent())]
 
-    assert completions("/s") == ["/system", "/save"]
+    assert completions("/s") == ["/system", "/save", "/save!"]
     assert completions("/model l") == ["large"]
     assert completions("hello /s") == []
 

@@ -1,6 +1,7 @@
 """What the chat's commands do, but for those that ask the model or leave."""
 
 from collections.abc import Callable, Sequence
+from os.path import realpath
 from pathlib import Path
 
 from unbroken.client.api import ChatApi
@@ -29,6 +30,7 @@ class Actions:
         self._models = models
         self._surface = surface
         self._new_file_name = new_file_name
+        self._saved: set[str] = set()  # what this chat wrote it may write over
 
     def model_names(self) -> list[str]:
         """The models of the server, as far as they are known."""
@@ -48,6 +50,10 @@ class Actions:
                 self._surface.say("A new conversation.")
             case "/save":
                 self._save(command.argument)
+            case "/save!" if command.argument:
+                self._save(command.argument, is_forced=True)
+            case "/save!":
+                self._surface.complain("Say which file: /save! chat.md.")
             case "/load":
                 self._load(command.argument)
             case name:
@@ -79,15 +85,20 @@ class Actions:
         else:
             self._surface.say(conversation.system or "There is no system prompt; /system TEXT sets one.")
 
-    def _save(self, name: str) -> None:
+    def _save(self, name: str, *, is_forced: bool = False) -> None:
         path = Path(name or self._new_file_name()).expanduser()
         write = write_json if path.suffix == ".json" else write_markdown
+        may_replace = is_forced or (bool(name) and realpath(path) in self._saved)
         try:
-            with path.open("w" if name else "x", encoding="utf-8", errors="replace") as file:
+            with path.open("w" if may_replace else "x", encoding="utf-8", errors="replace") as file:
                 file.write(write(self._session.conversation))
+        except FileExistsError:
+            said = f"{path} is there already: /save FILE with another name, or /save! FILE to write over it."
+            self._surface.complain(said)
         except OSError as error:
             self._surface.complain(f"{path} cannot be written: {error.strerror}.")
         else:
+            self._saved.add(realpath(path))
             self._surface.say(f"Saved as {path}.")
 
     def _load(self, name: str) -> None:

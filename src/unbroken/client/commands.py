@@ -12,12 +12,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "/new": ("", "start a new conversation, with the same system prompt"),
     "/retry": ("", "ask the last question again"),
     "/save": ("[file]", "save the conversation: .md to read, .json to load again"),
+    "/save!": ("file", "the same, over a file that is there"),
     "/load": ("file", "go on with a conversation saved as .json"),
     "/exit": ("", "leave; Ctrl-D does too"),
 }
 SYNONYMS: Mapping[str, str] = {"/quit": "/exit", "/bye": "/exit", "/clear": "/new", "/?": "/help", "/models": "/model"}
 
-_COMMAND = re.compile(r"(/[a-z?]+)(?:\s+(.*))?", re.I | re.S)  # "/etc/hosts" is no command
+_COMMAND = re.compile(r"(/[a-z?]+!?)(?:\s+(.*))?", re.I | re.S)  # "/etc/hosts" is no command
 
 
 @dataclass(frozen=True, slots=True)
