@@ -60,8 +60,9 @@ class WholeProduction(Production):
         headers = upstream.headers_for(self.asked.headers)
         connection = await client.post(self._dialect.path, body, sink, accept="application/json", more_headers=headers)
         try:
-            await self._wait_for_whole(sink)
-            status, answer = sink.complete.result()
+            if self._others:
+                await self._wait_for_whole(sink)
+            status, answer = await sink.complete
         except BaseException:
             connection.close()
             raise
@@ -75,14 +76,14 @@ class WholeProduction(Production):
         return Answer(relayed, usage)
 
     async def _wait_for_whole(self, sink: WholeResponse) -> None:
-        """Waits until the response is there or lost; not for ever, where another upstream could be asked.
+        """Waits until the response is there or lost; not for ever, as another upstream could be asked.
 
         An upstream that is making an answer is as silent as one that never will: only its time can tell.
         """
         left = self._deadline - self._loop.time()
         limit = whole_patience(self._means.timeouts.whole, left=left, others=self._others)
         await asyncio.wait({sink.complete}, timeout=limit)
-        if limit is not None and not sink.complete.done():
+        if not sink.complete.done():
             await asyncio.wait({sink.complete}, timeout=LAST_LOOK_SECONDS)
             if not sink.complete.done():
                 raise UpstreamFailed(Failure(Fault.WHOLE_TIMEOUT, f"no whole answer within {limit:.3g} s"))

@@ -138,15 +138,15 @@ def counts(failures: Sequence[Failure]) -> bool:
     return failures[-1].fault is not Fault.STALE or stale > MAX_STALE
 
 
-def whole_patience(most: float, *, left: float, others: int) -> float | None:
+def whole_patience(most: float, *, left: float, others: int) -> float:
     """Seconds that an upstream has for a whole answer, of which nothing is heard while it is made.
 
     Args:
         most: the setting.
         left: what is left of the time for the answer; each upstream has a share of it.
-        others: how many could still be asked; without them there is nothing to gain by giving up: None.
+        others: how many could still be asked; without them there is nothing to gain by giving up.
     """
-    return min(most, left / (others + 1)) if others > 0 else None
+    return min(most, left / (others + 1))
 
 
 def backoff(retry: int, policy: RetryPolicy, chance: float) -> float:
