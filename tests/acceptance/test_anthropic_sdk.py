@@ -19,6 +19,7 @@ MODEL = "claude-sonnet-5-5"
 
 
 def test_tokens_are_counted_as_the_engine_counts_them(claude: Anthropic) -> None:
+    """A7, A8."""
     message = claude.messages.create(model=MODEL, max_tokens=8, system="Be brief.", messages=HELLO)
     counted = claude.messages.count_tokens(model=MODEL, system="Be brief.", messages=HELLO)
     usage = message.usage
@@ -115,6 +116,7 @@ def test_a_prompt_that_is_longer_than_the_model_s_context(claude: Anthropic) -> 
 
 
 def test_a_conversation_that_we_should_keep_is_refused_as_the_sdk_knows_it(claude: Anthropic) -> None:
+    """A10."""
     with pytest.raises(anthropic.BadRequestError) as raised:
         claude.beta.messages.create(model=MODEL, max_tokens=8, messages=HELLO, thread={"type": "create"})
     assert isinstance(raised.value.body, dict)

@@ -12,7 +12,6 @@ from unbroken.wire.dialects import Dialect
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "adding-a-dialect.md").read_text(encoding="utf-8")
-PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 
 def test_the_files_that_it_names_are_there() -> None:
@@ -35,14 +34,3 @@ def test_every_dialect_is_where_it_says(dialect: Dialect) -> None:
     assert any((ROOT / "tests" / "corpus" / package).iterdir())
     assert UpstreamSettings(name="any", dialect=dialect.name).dialect == dialect.name  # type: ignore[arg-type]
     assert "POST" in ROUTES[f"/v1{dialect.path}"]
-
-
-def test_every_rule_of_the_protocol_has_a_number_of_its_own() -> None:
-    rules = re.findall(r"^- \*\*([A-Z])(\d+)\*\* ", PROTOCOL, re.MULTILINE)
-    by_letter: dict[str, list[int]] = {}
-    for letter, number in rules:
-        by_letter.setdefault(letter, []).append(int(number))
-    assert set(by_letter) >= set("LHCAOTSR")
-    assert {letter for letter, numbers in by_letter.items() if numbers != list(range(1, len(numbers) + 1))} == set()
-    cited = re.findall(r"\b([LHCAOTSR])(\d+)\b", PROTOCOL)
-    assert {f"{letter}{number}" for letter, number in cited} <= {f"{letter}{number}" for letter, number in rules}

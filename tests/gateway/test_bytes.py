@@ -88,7 +88,7 @@ async def test_however_an_upstream_writes_the_text_arrives_unharmed(
 
 
 async def test_a_well_formed_block_passes_byte_for_byte(serve, upstream: ScriptedUpstream) -> None:
-    """But for the stream's id and the public model; white space, order and number formats are the upstream's."""
+    """C1: but for the stream's id and the public model; white space, order and number formats are the upstream's."""
     first = '{"id":"i","object":"chat.completion.chunk","created":5,"model":"t","choices":[{"index":0,"delta":{%s}}]}'
     odd = (
         '{ "model" : "t",  "x":1.50e0, "choices":[ {"delta":{"content":"\\u00e9\\/ "},"index":0 , "finish_reason":null'
@@ -118,7 +118,7 @@ async def test_events_that_are_no_chunks_are_left_out(serve, upstream: ScriptedU
 
 
 async def test_a_block_that_is_not_json_fails_clean(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 20, 24: the error stands between blocks, never inside one."""
+    """C7, FAULTS.md 20, 24: the error stands between blocks, never inside one."""
     for broken in (b"data: {broken\n\n", b"data: \xff\xfe\n\n", b"data: [1]\n\n", b'data: {"choices": 3}\n\n'):
         upstream.script(text("one two three") | insert_after(2, broken))
     gateway = await serve(upstream)
@@ -142,7 +142,7 @@ async def test_half_a_block_at_the_end_is_not_sent(serve, upstream: ScriptedUpst
 
 
 async def test_arguments_that_are_missing_are_an_empty_object(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 22."""
+    """C5, FAULTS.md 22."""
     upstream.always(parallel_tool_calls(("get_time", ""), ids="missing", indices="missing", pieces=0))
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -174,7 +174,7 @@ async def test_a_megabyte_in_one_event_passes(serve, upstream: ScriptedUpstream)
 
 
 async def test_an_event_beyond_the_bound_is_a_clean_error(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 25: also where its end never comes."""
+    """S4, FAULTS.md 25: also where its end never comes."""
     upstream.script(text(["a", "x" * (5 << 20), "z"]))
     upstream.script(text(["a", "b"]) | insert_after(2, b"data: " + b"x" * (5 << 20)))
     gateway = await serve(upstream)

@@ -31,6 +31,7 @@ async def test_a_preflight_of_an_allowed_page_is_granted(serve, upstream: Script
 
 
 async def test_a_preflight_of_another_page_is_not(serve, upstream: ScriptedUpstream) -> None:
+    """H8."""
     gateway = await serve(upstream, server={"cors_origins": [APP]})
     response = await options(gateway, origin="https://evil.example")
     assert response.status_code == 204
@@ -40,6 +41,7 @@ async def test_a_preflight_of_another_page_is_not(serve, upstream: ScriptedUpstr
 
 @pytest.mark.parametrize("origin", ["https://app.example.evil", "https://APP.example", "http://app.example", "null"])
 async def test_origins_are_compared_whole(serve, upstream: ScriptedUpstream, origin: str) -> None:
+    """H8."""
     gateway = await serve(upstream, server={"cors_origins": [APP]})
     response = await gateway.client.get("/models", headers={"origin": origin})
     assert response.status_code == 200
@@ -56,6 +58,7 @@ async def test_an_asterisk_allows_every_page(serve, upstream: ScriptedUpstream) 
 
 
 async def test_answers_streams_and_errors_can_all_be_read(serve, upstream: ScriptedUpstream) -> None:
+    """H8."""
     gateway = await serve(upstream, server={"cors_origins": [APP]}, keys={"app": "sk-app-secret"})
     page = {"origin": APP}
     answers = [

@@ -91,6 +91,7 @@ async def test_durable_answer_can_be_read_again_byte_for_byte(serve: Serve, upst
 
 
 async def test_only_who_asks_for_ids_gets_them(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """D7, S3."""
     gateway = await serve(upstream)
     keyed = await gateway.stream(headers={"idempotency-key": "k"})
     assert b"id: " not in keyed.raw
@@ -415,6 +416,7 @@ async def wait_for_response(gateway: Served, id: str, status: str) -> dict[str, 
 async def test_response_in_the_background_can_be_asked_for_until_it_is_there(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
+    """D11, O1."""
     gate = Gate()
     upstream.script(text(WORDS) | hold_after(3, gate))
     gateway = await serve(upstream, store={"orphan_grace": 0.01})

@@ -52,7 +52,7 @@ BROKEN: dict[str, tuple[Change, str, str]] = {
 async def test_a_stream_that_breaks_after_its_first_words_ends_in_one_clear_error(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream, name: str
 ) -> None:
-    """FAULTS.md 1, 2, 10, 13, 20: no terminal is made up, and what was sent is never sent again."""
+    """C8, L4, FAULTS.md 1, 2, 10, 13, 20: no terminal is made up, and what was sent is never sent again."""
     change, code, message = BROKEN[name]
     upstream.script(text("one two three") | change)
     gateway = await serve(upstream, other, timeouts={"between_tokens": 0.3})
@@ -121,7 +121,7 @@ async def test_done_without_a_finish_reason_is_a_failure(serve, upstream: Script
 
 @pytest.mark.parametrize("framing", [no_done(), lambda d: http_1_0()(no_done()(d)), lambda d: close_delimited()(d)])
 async def test_a_finished_stream_gets_its_done_from_us(serve, upstream: ScriptedUpstream, framing: Change) -> None:
-    """FAULTS.md 3: the answer is whole once it has its finish_reason, however the upstream leaves."""
+    """C6, FAULTS.md 3: the answer is whole once it has its finish_reason, however the upstream leaves."""
     upstream.script(text("one two three") | framing)
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -133,7 +133,7 @@ async def test_a_finished_stream_gets_its_done_from_us(serve, upstream: Scripted
 async def test_an_end_that_does_not_come_after_the_finish_reason_is_not_waited_for(
     serve, upstream: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 3: neither [DONE] nor the end of the body; the connection is not kept for later."""
+    """C6, FAULTS.md 3: neither [DONE] nor the end of the body; the connection is not kept for later."""
     upstream.script(text("one two three") | no_done() | stays_open())
     gateway = await serve(upstream, timeouts={"after_finish": 0.05})
     answer = await gateway.stream()
@@ -174,7 +174,7 @@ async def test_nothing_follows_done(serve, upstream: ScriptedUpstream) -> None:
 
 @pytest.mark.parametrize(("given", "expected"), [("stop", "stop"), ("length", "length"), ("eos", "eos")])
 async def test_a_real_finish_reason_stays(serve, upstream: ScriptedUpstream, given: str, expected: str) -> None:
-    """FAULTS.md 5: `""` is null until the end, a real reason (unknown words too) is left alone."""
+    """C4, L8, FAULTS.md 5: `""` is null until the end, a real reason (unknown words too) is left alone."""
     upstream.script(text("one two three", finish_reason=given) | finish_empty_string())
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -183,7 +183,7 @@ async def test_a_real_finish_reason_stays(serve, upstream: ScriptedUpstream, giv
 
 
 async def test_stop_after_tool_calls_is_tool_calls(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 5."""
+    """C4, FAULTS.md 5."""
     upstream.always(tool_call("get_weather", {"location": "Berlin"}, finish_reason="stop"))
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -193,7 +193,7 @@ async def test_stop_after_tool_calls_is_tool_calls(serve, upstream: ScriptedUpst
 
 
 async def test_length_in_the_middle_of_a_tool_call_stays_length(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 5: its arguments are cut off, and the client must know."""
+    """C4, FAULTS.md 5: its arguments are cut off, and the client must know."""
     upstream.script(tool_call("get_weather", '{"loca', finish_reason="length"))
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -201,7 +201,7 @@ async def test_length_in_the_middle_of_a_tool_call_stays_length(serve, upstream:
 
 
 async def test_tool_calls_arrive_whole(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 22: whatever the upstream's indices and ids, each call has its own."""
+    """C5, FAULTS.md 22: whatever the upstream's indices and ids, each call has its own."""
     calls = (("get_weather", {"city": "Berlin"}), ("get_time", {"zone": "CET"}))
     for indices, ids in (("counted", "counted"), ("all-zero", "counted"), ("missing", "counted")):
         upstream.script(parallel_tool_calls(*calls, indices=indices, ids=ids, pieces=0))
@@ -238,7 +238,7 @@ async def test_an_empty_answer_is_an_answer(serve, upstream: ScriptedUpstream) -
 
 
 async def test_the_stream_has_one_role_one_id_and_one_model(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 14, also across a fail-over before the first words."""
+    """C2, FAULTS.md 14, also across a fail-over before the first words."""
     upstream.script(text("never seen") | error_event("no", after=1), text("one two three", model="theirs"))
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -251,7 +251,7 @@ async def test_the_stream_has_one_role_one_id_and_one_model(serve, upstream: Scr
 
 
 async def test_usage_comes_last_and_only_to_those_who_asked(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 21: wherever and however often the upstream says it."""
+    """C3, FAULTS.md 21: wherever and however often the upstream says it."""
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     upstream.script(text("one two three", usage=usage), text("one two three", usage=usage) | usage_null_everywhere())
     upstream.script(text("one two three") | usage_beside_finish(usage), text("one two three", usage=usage))

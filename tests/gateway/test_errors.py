@@ -34,6 +34,7 @@ def error_of(response) -> dict[str, object]:
     ],
 )
 async def test_a_field_that_is_wrong_is_named(serve, upstream: ScriptedUpstream, body, param, said: str) -> None:
+    """H5."""
     gateway = await serve(upstream)
     response = await gateway.client.post(PATH, json=body)
     assert response.status_code == 400
@@ -52,6 +53,7 @@ async def test_what_is_no_request_is_a_400(serve, upstream: ScriptedUpstream, bo
 
 
 async def test_an_unknown_model_is_told_which_there_are(serve, upstream: ScriptedUpstream) -> None:
+    """H5."""
     known = UpstreamSettings(name="up", base_url=upstream.base_url, models=("small", "large = theirs"))
     gateway = await serve(known)
     for response in (await gateway.ask(model="huge"), await gateway.client.get("/models/huge")):
@@ -74,6 +76,7 @@ async def test_many_models_do_not_make_a_long_error(serve, upstream: ScriptedUps
     "kind", ["text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp"]
 )
 async def test_what_is_not_called_json_is_a_415(serve, upstream: ScriptedUpstream, kind: str) -> None:
+    """H5."""
     gateway = await serve(upstream)
     response = await gateway.client.post(PATH, content=b"{}", headers={"content-type": kind})
     assert response.status_code == 415
@@ -103,6 +106,7 @@ async def test_json_has_many_names(serve, upstream: ScriptedUpstream, kind: str)
 async def test_a_wrong_method_is_told_the_right_ones(
     serve, upstream: ScriptedUpstream, method: str, path: str, allowed: str
 ) -> None:
+    """H5."""
     gateway = await serve(upstream)
     response = await gateway.client.request(method, f"http://127.0.0.1:{gateway.port}{path}", json={})
     assert response.status_code == 405
@@ -112,6 +116,7 @@ async def test_a_wrong_method_is_told_the_right_ones(
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat/", "/v1/modelsx", "/v1/%00", "/..%2f..", "//"])
 async def test_an_unknown_path_is_a_404(serve, upstream: ScriptedUpstream, path: str) -> None:
+    """H5."""
     gateway = await serve(upstream)
     response = await gateway.client.get(f"http://127.0.0.1:{gateway.port}{path}")
     assert response.status_code == 404
@@ -123,6 +128,7 @@ async def test_an_unknown_path_is_a_404(serve, upstream: ScriptedUpstream, path:
 async def test_a_body_beyond_the_limit_is_a_413(
     serve, upstream: ScriptedUpstream, dial, is_chunked: bool, size: int
 ) -> None:
+    """H3, H5."""
     gateway = await serve(upstream, server={"body_limit": 1000})
     line = await dial(gateway)
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
@@ -150,6 +156,7 @@ async def test_a_body_at_the_limit_is_read(serve, upstream: ScriptedUpstream) ->
 
 @pytest.mark.parametrize("given", ["abc", "a" * 128, "!#$%&'*+-.^_`|~:/?=", "0"])
 async def test_a_request_id_is_taken_over(serve, upstream: ScriptedUpstream, given: str) -> None:
+    """H4."""
     gateway = await serve(upstream)
     upstream.script(text("one"), text("two"), error(400, "no"))
     answers = [await gateway.ask(headers={"x-request-id": given}) for _ in range(3)]
@@ -161,6 +168,7 @@ async def test_a_request_id_is_taken_over(serve, upstream: ScriptedUpstream, giv
 
 @pytest.mark.parametrize("given", ["", "a" * 129, "with space", "t\tab", "caf\xe9".encode("latin-1")])
 async def test_a_request_id_that_is_unfit_is_replaced(serve, upstream: ScriptedUpstream, given: str | bytes) -> None:
+    """H4."""
     gateway = await serve(upstream)
     ids = {(await gateway.ask(headers={"x-request-id": given})).headers["x-request-id"] for _ in range(3)}
     assert len(ids) == 3

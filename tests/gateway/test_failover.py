@@ -79,7 +79,7 @@ BEFORE_CONTENT: dict[str, Answer | Script] = {
 async def test_whatever_goes_wrong_before_the_first_words_another_upstream_answers(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream, name: str
 ) -> None:
-    """FAULTS.md 6, 8, 9, 15: the choice of an upstream is final only with the first piece of the answer."""
+    """R1, FAULTS.md 6, 8, 9, 15: the choice of an upstream is final only with the first piece of the answer."""
     upstream.always(BEFORE_CONTENT[name])
     other.script(text("one two three"))
     gateway = await serve(upstream, other, timeouts=QUICK)
@@ -157,7 +157,7 @@ SLOW: dict[str, tuple[dict[str, float], Answer | Script, str, str]] = {
 
 @pytest.mark.parametrize("name", SLOW)
 async def test_each_time_limit_has_words_of_its_own(serve, upstream: ScriptedUpstream, name: str) -> None:
-    """FAULTS.md 9: and a silent upstream is not asked twice."""
+    """R7, FAULTS.md 9: and a silent upstream is not asked twice."""
     timeouts, script, code, message = SLOW[name]
     upstream.always(script)
     gateway = await serve(upstream, timeouts=timeouts)
@@ -216,7 +216,7 @@ async def test_the_total_limit_holds_while_waiting_for_a_retry(serve, upstream: 
 async def test_the_limit_between_tokens_begins_with_the_first_token(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """A long prefill is no gap between tokens."""
+    """R7: a long prefill is no gap between tokens."""
     gate = Gate()
     upstream.script(text("one two three") | hold_after(1, gate))
     other.script(text("x y z") | stall_after(2))
@@ -248,7 +248,7 @@ class _Soon:
 
 
 async def test_what_comes_before_the_first_words_is_bounded(serve, upstream: ScriptedUpstream) -> None:
-    """Law 9: an upstream that sends nothing but empty chunks fills no memory."""
+    """L9: an upstream that sends nothing but empty chunks fills no memory."""
     empty = b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":null}]}\n\n' * 1000
     upstream.always(Script((Head(), *[Send(empty)] * 200, Stall())))
     gateway = await serve(upstream)
@@ -264,7 +264,7 @@ async def test_what_comes_before_the_first_words_is_bounded(serve, upstream: Scr
 async def test_a_rate_limit_sends_the_request_to_the_next_upstream_at_once(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 7: nobody waits for a limit to pass where another can answer."""
+    """R2, FAULTS.md 7: nobody waits for a limit to pass where another can answer."""
     upstream.always(rate_limited(5))
     gateway = await serve(upstream, other, timeouts={"total": 4})
     answer = await gateway.stream()
@@ -273,7 +273,7 @@ async def test_a_rate_limit_sends_the_request_to_the_next_upstream_at_once(
 
 
 async def test_retry_after_is_waited_out_where_there_is_no_other(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 7."""
+    """R2, FAULTS.md 7."""
     upstream.script(rate_limited(retry_after_ms=20), rate_limited(0), text("one two three"))
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -304,7 +304,7 @@ async def test_an_overloaded_server_that_wants_a_pause_is_left_for_another(
 async def test_a_rate_limit_without_end_is_asked_a_few_times_only_and_told_with_retry_after(
     serve, upstream: ScriptedUpstream, script: Answer
 ) -> None:
-    """FAULTS.md 7, 34: never a tight loop; 429 keeps its status, and always says when to come back."""
+    """R2, H5, FAULTS.md 7, 34: never a tight loop; 429 keeps its status, and always says when to come back."""
     upstream.always(script)
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -321,7 +321,7 @@ async def test_a_rate_limit_without_end_is_asked_a_few_times_only_and_told_with_
 async def test_a_500_is_tried_once_more_on_the_same_upstream(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 8."""
+    """R2, FAULTS.md 8."""
     upstream.script(error(500, "hiccup"), text("four five"))
     gateway = await serve(upstream, other)
     assert (await gateway.stream()).text == "four five"
@@ -331,7 +331,7 @@ async def test_a_500_is_tried_once_more_on_the_same_upstream(
 async def test_503_for_ever_ends_after_a_bounded_number_of_attempts(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 8: the bound is over all upstreams, and the client gets the upstream's own words."""
+    """R2, FAULTS.md 8: the bound is over all upstreams, and the client gets the upstream's own words."""
     upstream.always(overloaded())
     other.always(overloaded())
     gateway = await serve(upstream, other, retries={"attempts": 3})
@@ -365,7 +365,7 @@ async def test_nobody_listening_is_a_502_that_says_where(serve, upstream: Script
 async def test_an_error_of_the_callers_making_is_told_at_once(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 15: no upstream would answer otherwise."""
+    """R3, H5, FAULTS.md 15: no upstream would answer otherwise."""
     upstream.always(error(400, "temperature must be at most 2", param="temperature", code="invalid_value"))
     gateway = await serve(upstream, other)
     for answer in (await gateway.stream(), await gateway.ask()):
@@ -382,7 +382,7 @@ async def test_an_error_of_the_callers_making_is_told_at_once(
 async def test_a_prompt_that_is_too_long_goes_to_the_next_upstream_or_back_with_its_words(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 15: the next one may have a larger window; never the same one again."""
+    """R3, R4, FAULTS.md 15: the next one may have a larger window; never the same one again."""
     upstream.always(context_length_exceeded())
     other.script(text("one two three"))
     other.always(error(500, "oops"))
@@ -398,7 +398,7 @@ async def test_a_prompt_that_is_too_long_goes_to_the_next_upstream_or_back_with_
 async def test_a_rejected_prompt_is_not_offered_elsewhere(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 15."""
+    """R3, FAULTS.md 15."""
     upstream.always(content_policy_violation())
     gateway = await serve(upstream, other)
     answer = await gateway.stream()
@@ -429,7 +429,7 @@ COOLED = {**BROKEN, "breaker_cooldown": 0}  # a reload to this lets the cooldown
 async def test_a_broken_upstream_is_left_alone_then_probed_and_taken_back(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 16."""
+    """R5, FAULTS.md 16."""
     upstream.script(error(500, "broken"), error(500, "broken"))
     upstream.always(text("well again"))
     gateway = await serve(upstream, other, retries=BROKEN)
@@ -468,7 +468,7 @@ async def test_a_probe_that_fails_keeps_the_circuit_open(
 async def test_an_answer_that_began_before_the_circuit_opened_closes_it_by_ending_well(
     serve, upstream: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 16: whoever shows that the upstream is well, whenever it began."""
+    """R5, FAULTS.md 16: whoever shows that the upstream is well, whenever it began."""
     gate = Gate()
     upstream.script(text("one two three") | hold_after(2, gate))
     upstream.always(error(500, "broken"))
@@ -484,7 +484,7 @@ async def test_an_answer_that_began_before_the_circuit_opened_closes_it_by_endin
 
 
 async def test_only_one_request_probes(serve, upstream: ScriptedUpstream, other: ScriptedUpstream) -> None:
-    """FAULTS.md 16."""
+    """R5, FAULTS.md 16."""
     gate = Gate()
     upstream.script(error(500, "broken"), error(500, "broken"), text("well again") | before_head(Hold(gate)))
     gateway = await serve(upstream, other, retries=BROKEN)
@@ -526,7 +526,7 @@ async def test_errors_that_are_not_the_upstreams_fault_open_no_circuit(
     assert len(upstream.requests) == 3
 
 
-# --- secrets (law 10)
+# --- secrets (L10)
 
 REVEALING: dict[str, Answer] = {
     "401": error(401, f"Incorrect API key provided: {UPSTREAM_KEY}", code="invalid_api_key"),
@@ -543,7 +543,7 @@ REVEALING: dict[str, Answer] = {
 async def test_our_key_never_reaches_a_client_a_log_line_or_the_metrics(
     serve, upstream: ScriptedUpstream, name: str
 ) -> None:
-    """Law 10: whatever an upstream repeats."""
+    """L10: whatever an upstream repeats."""
     upstream.always(REVEALING[name])
     settings = upstream_settings("up0", upstream, headers={"x-api-key": "very-private-header"})
     gateway = await serve(settings, retries=ALONE_BUT_ONCE)
@@ -560,7 +560,7 @@ async def test_our_key_never_reaches_a_client_a_log_line_or_the_metrics(
 async def test_an_upstream_that_refuses_our_key_is_a_502_that_blames_nobodys_key(
     serve, upstream: ScriptedUpstream
 ) -> None:
-    """A 401 would send the caller looking at its own key."""
+    """H6: a 401 would send the caller looking at its own key."""
     upstream.always(REVEALING["401"])
     gateway = await serve(upstream)
     answer = await gateway.stream()
@@ -571,7 +571,7 @@ async def test_an_upstream_that_refuses_our_key_is_a_502_that_blames_nobodys_key
 
 
 async def test_a_clients_key_never_goes_up(serve, upstream: ScriptedUpstream) -> None:
-    """Law 10: nor do its cookies and other headers."""
+    """L10: nor do its cookies and other headers."""
     gateway = await serve(upstream, keys={"app": "client-key-1234"})
     headers = {"cookie": "session=1", "x-api-key": "client-key-1234", "openai-organization": "org-client"}
     assert (await gateway.stream(headers=headers)).is_done

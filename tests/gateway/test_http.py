@@ -96,6 +96,7 @@ async def is_well(gateway, dial) -> bool:
 async def test_what_is_no_clear_request_is_refused_in_our_envelope(
     serve, upstream: ScriptedUpstream, dial, status: int, request_bytes: bytes
 ) -> None:
+    """H2."""
     gateway = await serve(upstream)
     line = await dial(gateway)
     line.send(request_bytes)
@@ -105,6 +106,43 @@ async def test_what_is_no_clear_request_is_refused_in_our_envelope(
     assert response.header("x-request-id")
     assert not upstream.requests
     assert await is_well(gateway, dial)
+
+
+UNCLEAR = {
+    "length and chunked": POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"content-length: 3\r\ncontent-length: 4\r\n\r\nabc",
+    "an unknown coding": POST + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "bare LF": b"GET /healthz HTTP/1.1\nhost: gateway\n\n",
+    "a folded header": b"GET /healthz HTTP/1.1\r\nhost: gateway\r\nx: a\r\n b\r\n\r\n",
+    "a space before the colon": b"GET /healthz HTTP/1.1\r\nhost : gateway\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+async def test_where_it_is_unclear_what_comes_next_nothing_does(
+    serve, upstream: ScriptedUpstream, dial, name: str
+) -> None:
+    """H2: the connection is closed, whatever stands behind the request."""
+    gateway = await serve(upstream)
+    line = await dial(gateway)
+    line.send(UNCLEAR[name] + b"GET /healthz HTTP/1.1\r\nhost: gateway\r\n\r\n")
+    response = await line.read_response()
+    assert response.status == (501 if name == "an unknown coding" else 400)
+    assert response.header("connection") == "close"
+    assert await line.read_to_end() == b""
+
+
+@pytest.mark.parametrize("hosts", [b"", b"host: gateway\r\nhost: other\r\n"])
+async def test_a_host_that_is_missing_or_there_twice_costs_no_connection(
+    serve, upstream: ScriptedUpstream, dial, hosts: bytes
+) -> None:
+    """H2: where the request ends is clear."""
+    gateway = await serve(upstream)
+    line = await dial(gateway)
+    line.send(b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
+    assert (await line.read_response()).status == 400
+    line.get()
+    assert (await line.read_response()).status == 200
 
 
 async def test_a_request_hidden_in_a_body_is_never_answered(serve, upstream: ScriptedUpstream, dial) -> None:
@@ -159,6 +197,7 @@ async def test_a_body_that_is_all_framing_is_refused(serve, upstream: ScriptedUp
 async def test_headers_beyond_their_limit_are_refused(
     serve, upstream: ScriptedUpstream, dial, head: bytes, is_whole: bool
 ) -> None:
+    """H3."""
     gateway = await serve(upstream, server={"header_limit": 8192})
     line = await dial(gateway)
     line.send(head + (b"\r\n" if is_whole else b""))
@@ -180,6 +219,7 @@ async def test_headers_within_their_limit_may_come_in_crumbs(serve, upstream: Sc
 
 
 async def test_slow_headers_are_given_up(serve, upstream: ScriptedUpstream, dial) -> None:
+    """H3."""
     gateway = await serve(upstream, server={"header_timeout": 0.05})
     line = await dial(gateway)
     line.send(b"GET /healthz HTTP/1.1\r\nhost: gate")
@@ -190,6 +230,7 @@ async def test_slow_headers_are_given_up(serve, upstream: ScriptedUpstream, dial
 
 
 async def test_a_slow_body_is_given_up(serve, upstream: ScriptedUpstream, dial) -> None:
+    """H3."""
     gateway = await serve(upstream, server={"body_timeout": 0.05})
     line = await dial(gateway)
     line.send(POST + b"content-length: 100\r\n\r\n{")
@@ -264,6 +305,7 @@ async def test_garbage_behind_a_request_lands_behind_its_answer(
 
 
 async def test_pipelined_requests_are_answered_in_order_and_whole(serve, upstream: ScriptedUpstream, dial) -> None:
+    """H1."""
     upstream.answer_with(lambda request: text(request.json()["messages"][0]["content"]) if request.body else None)
     gateway = await serve(upstream)
     line = await dial(gateway)
@@ -393,6 +435,7 @@ async def test_who_expects_100_is_told_at_once_that_it_may_not(serve, upstream: 
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_an_offer_of_http2_is_answered_in_http1(serve, upstream: ScriptedUpstream, dial, together: bool) -> None:
+    """H1."""
     gateway = await serve(upstream)
     line = await dial(gateway)
     offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
@@ -481,6 +524,7 @@ async def test_a_refusal_is_read_before_the_rest_of_a_large_body_is_sent(
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 async def test_connection_close_is_obeyed(serve, upstream: ScriptedUpstream, dial, version: str) -> None:
+    """H1."""
     gateway = await serve(upstream)
     for body in (QUESTION, STREAMED, b"{"):
         line = await dial(gateway)
@@ -491,6 +535,7 @@ async def test_connection_close_is_obeyed(serve, upstream: ScriptedUpstream, dia
 
 
 async def test_a_stream_to_an_http_1_0_client_is_not_chunked(serve, upstream: ScriptedUpstream, dial) -> None:
+    """H1."""
     gateway = await serve(upstream)
     line = await dial(gateway)
     line.post(STREAMED, version="1.0")
@@ -501,6 +546,7 @@ async def test_a_stream_to_an_http_1_0_client_is_not_chunked(serve, upstream: Sc
 
 
 async def test_too_many_connections_are_told_so(serve, upstream: ScriptedUpstream, dial) -> None:
+    """H3."""
     gateway = await serve(upstream, server={"connections": 2})
     kept = [await dial(gateway) for _ in range(2)]
     for line in kept:

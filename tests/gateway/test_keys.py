@@ -63,11 +63,13 @@ async def test_a_key_opens(serve, upstream: ScriptedUpstream, dial, authorizatio
     ],
 )
 async def test_anything_else_does_not(serve, upstream: ScriptedUpstream, dial, authorization: bytes | None) -> None:
+    """H5, H7."""
     gateway = await serve(upstream, keys=KEYS)
     assert await status_with(await dial(gateway), gateway, authorization) == 401
 
 
 async def test_what_was_sent_as_a_key_is_repeated_nowhere(serve, upstream: ScriptedUpstream) -> None:
+    """L10, H6."""
     gateway = await serve(upstream, keys=KEYS)
     upstream.always(error(401, "Incorrect API key provided: sk-upstream-secret", code="invalid_api_key"))
     good = {"authorization": "Bearer sk-app-secret"}
@@ -97,6 +99,7 @@ async def test_without_keys_any_key_is_fine(serve, upstream: ScriptedUpstream) -
     ("path", "status"), [("/healthz", 200), ("/readyz", 200), ("/metrics", 401), ("/v1/models", 401), ("/x", 404)]
 )
 async def test_what_is_open(serve, upstream: ScriptedUpstream, dial, path: str, status: int) -> None:
+    """H7."""
     gateway = await serve(upstream, keys=KEYS)
     line = await dial(gateway)
     line.get(path)
@@ -131,6 +134,7 @@ def test_a_key_is_held_as_a_hash_only() -> None:
 async def test_without_keys_only_known_pages_cause_answers(
     serve, upstream: ScriptedUpstream, origin: str, is_allowed: bool
 ) -> None:
+    """H8."""
     gateway = await serve(upstream, server={"cors_origins": ["https://app.example"]})
     response = await gateway.ask(headers={"origin": origin})
     assert response.status_code == (200 if is_allowed else 403)

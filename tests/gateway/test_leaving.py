@@ -243,7 +243,7 @@ PIECES = 1500  # 24 MB: more than the kernel's buffers on the way hold
 async def test_a_client_that_stops_reading_stops_the_upstream_and_gets_every_token_when_it_reads_again(
     serve, upstream: ScriptedUpstream
 ) -> None:
-    """Law 9; and no limit between tokens runs while it is the client who is slow."""
+    """L9; and no limit between tokens runs while it is the client who is slow."""
     upstream.script(text([PIECE] * PIECES))
     gateway = await serve(upstream, timeouts={"between_tokens": 0.4}, keep_alive={"first": 0.05, "every": 0.05})
     async with raw_client(gateway) as client:
@@ -263,7 +263,7 @@ async def test_a_client_that_stops_reading_stops_the_upstream_and_gets_every_tok
 
 
 async def test_a_slow_client_slows_nobody_else(serve, upstream: ScriptedUpstream) -> None:
-    """Law 9."""
+    """L9."""
     upstream.script(text([PIECE] * PIECES))
     gateway = await serve(upstream)
     async with raw_client(gateway) as client:
@@ -290,6 +290,7 @@ async def test_a_client_that_leaves_while_the_upstream_is_stopped_for_it_frees_t
 async def test_the_limit_between_tokens_runs_again_once_the_client_has_caught_up(
     serve, upstream: ScriptedUpstream
 ) -> None:
+    """R7."""
     upstream.script(text([PIECE] * PIECES) | insert_after(PIECES + 1, Stall()))
     gateway = await serve(upstream, timeouts={"between_tokens": 0.4})
     async with raw_client(gateway) as client:

@@ -114,6 +114,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_wrong_field_is_named(serve, upstream: ScriptedUpstream, name: str) -> None:
+    """A5."""
     gateway = await serve(upstream)
     fields, message = WRONG[name]
     said = check_error(await ask(gateway, **fields), 400, "invalid_request_error")
@@ -142,6 +143,7 @@ async def test_a_body_that_is_no_json_is_refused(serve, upstream: ScriptedUpstre
 async def test_the_key_may_come_in_either_header(
     serve, claude: ScriptedUpstream, headers: dict[str, str], status: int
 ) -> None:
+    """A1, A9."""
     gateway = await serve(speaking(claude), keys={"alice": KEY})
     claude.always(whole(ANTHROPIC_MESSAGES, [START, TextDelta("Hi"), STOP]))
     async with httpx2.AsyncClient(base_url=gateway.base_url, trust_env=False) as client:
@@ -190,6 +192,7 @@ async def test_a_rate_limit_says_when_to_come_again(serve, upstream: ScriptedUps
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_overloaded_is_529(serve, upstream: ScriptedUpstream, stream: bool) -> None:
+    """A5."""
     gateway = await serve(upstream, retries={"attempts": 1})
     upstream.always(error(503, "too busy", type="server_error"))
     check_error(await ask(gateway, stream=stream), 529, "overloaded_error")
@@ -242,6 +245,7 @@ async def test_openai_clients_are_told_this_dialects_limits_in_their_words(serve
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_every_answer_has_its_request_id(serve, upstream: ScriptedUpstream, stream: bool) -> None:
+    """A5."""
     gateway = await serve(upstream)
     response = await ask(gateway, {"x-request-id": "mine-1"}, stream=stream)
     assert response.headers["request-id"] == response.headers["x-request-id"] == "mine-1"
@@ -255,6 +259,7 @@ async def test_every_answer_has_its_request_id(serve, upstream: ScriptedUpstream
 async def test_pings_come_into_silence_before_and_between_content(
     serve, upstream: ScriptedUpstream, claude: ScriptedUpstream, is_diagonal: bool
 ) -> None:
+    """A6."""
     dialect, asked = (ANTHROPIC_MESSAGES, claude) if is_diagonal else (OPENAI_CHAT, upstream)
     gateway = await serve(speaking(asked, dialect.name), keep_alive={"first": 0.01, "every": 0.05})
     before, between = Gate(), Gate()
@@ -307,6 +312,7 @@ async def test_an_error_behind_a_ping_is_an_error_event(serve, upstream: Scripte
 async def test_settings_without_a_word_are_told_in_a_header(
     serve, upstream: ScriptedUpstream, claude: ScriptedUpstream, stream: bool
 ) -> None:
+    """T2."""
     gateway = await serve(upstream)
     response = await ask(gateway, stream=stream, top_k=5)
     assert response.headers["unbroken-dropped"] == "top_k"
@@ -353,6 +359,7 @@ async def test_what_was_dropped_for_one_upstream_is_not_told_of_another(
 async def test_a_server_tool_is_refused_by_name_where_nobody_can_run_it(
     serve, upstream: ScriptedUpstream, claude: ScriptedUpstream, stream: bool
 ) -> None:
+    """T2."""
     tool = {"type": "web_search_20250305", "name": "web_search"}
     gateway = await serve(upstream)
     message = check_error(await ask(gateway, stream=stream, tools=[tool]), 400, "invalid_request_error")
@@ -379,6 +386,7 @@ async def test_a_server_tool_goes_to_an_upstream_that_can_run_it(
 
 
 async def test_an_upstream_of_the_dialect_counts(serve, claude: ScriptedUpstream) -> None:
+    """A7, A9."""
     gateway = await serve(speaking(claude, models=("m = theirs",)), keys={"alice": KEY})
     claude.script(body(b'{"input_tokens": 2095}'))
     asked = question(max_tokens=..., system="Be brief.")
@@ -396,6 +404,7 @@ async def test_an_upstream_of_the_dialect_counts(serve, claude: ScriptedUpstream
 
 @pytest.mark.parametrize("more", [{}, {"max_tokens": ...}])
 async def test_other_upstreams_counts_are_estimated(serve, upstream: ScriptedUpstream, more: dict[str, Any]) -> None:
+    """A7."""
     gateway = await serve(upstream)
     long, short = [
         await gateway.client.post("/messages/count_tokens", json=question(system="word " * size, **more))
@@ -427,6 +436,7 @@ async def test_a_count_that_fails_is_an_error(serve, claude: ScriptedUpstream) -
 
 
 async def test_models_have_the_shape_that_the_client_knows(serve, upstream: ScriptedUpstream) -> None:
+    """A1."""
     gateway = await serve(upstream)
     listed = (await gateway.client.get("/models", headers=VERSION)).json()
     assert set(listed) == {"data", "has_more", "first_id", "last_id"}
@@ -453,7 +463,7 @@ REDACTED_THINKING = {"type": "redacted_thinking", "data": REDACTED}
 async def test_an_openai_client_gets_thinking_sealed_and_gives_it_back(
     serve, claude: ScriptedUpstream, stream: bool
 ) -> None:
-    """FAULTS.md 36: the signature and what is redacted go back to the provider as they came."""
+    """T7, FAULTS.md 36: the signature and what is redacted go back to the provider as they came."""
     gateway = await serve(speaking(claude))
     claude.script(streamed(ANTHROPIC_MESSAGES, THOUGHTS), streamed(ANTHROPIC_MESSAGES, THOUGHTS))
     if stream:
@@ -502,7 +512,7 @@ CACHED = UsageReported(Usage(input=100, output=7, cached_read=60, cache_write=30
 async def test_cached_tokens_are_counted_once(
     serve, upstream: ScriptedUpstream, claude: ScriptedUpstream, stream: bool
 ) -> None:
-    """FAULTS.md 39: Anthropic counts them beside the input, OpenAI within it."""
+    """A8, FAULTS.md 39: Anthropic counts them beside the input, OpenAI within it."""
     said = [START, TextDelta("Hi"), STOP, CACHED]
     counted = {
         "input_tokens": 10,
@@ -535,6 +545,7 @@ async def test_cached_tokens_are_part_of_an_openai_clients_input(serve, claude: 
 
 
 async def test_an_upstream_that_counts_nothing_is_estimated_in_the_log(serve, upstream: ScriptedUpstream) -> None:
+    """C3."""
     gateway = await serve(upstream)
     upstream.script(text("one two three", usage=False))
     response = await ask(gateway, stream=True)
@@ -544,6 +555,7 @@ async def test_an_upstream_that_counts_nothing_is_estimated_in_the_log(serve, up
 
 
 async def test_the_version_of_the_client_goes_up(serve, claude: ScriptedUpstream) -> None:
+    """A1, A9."""
     gateway = await serve(speaking(claude))
     claude.script(whole(ANTHROPIC_MESSAGES, [START, TextDelta("Hi"), STOP]))
     await ask(gateway, {"anthropic-version": "2099-01-01"})

@@ -264,6 +264,7 @@ TOLD = {**ANSWERS, **PARTIAL}
 
 @pytest.mark.parametrize(("client", "asked"), PAIRS)
 async def test_a_stream_says_what_the_upstream_said(serve, upstream: ScriptedUpstream, client: str, asked: str) -> None:
+    """A1, O1, T1."""
     gateway = await serve(speaking("up0", upstream, asked))
     for name, said in TOLD.items():
         upstream.script(streamed(asked, [START, *said, USAGE]))
@@ -328,6 +329,7 @@ REASONS = {
 async def test_a_whole_answer_says_what_the_upstream_said(
     serve, upstream: ScriptedUpstream, client: str, asked: str
 ) -> None:
+    """A1, O1, T4, T6."""
     gateway = await serve(speaking("up0", upstream, asked))
     for name, said in TOLD.items():
         upstream.answer_with(answering(asked, [START, *said, USAGE]))
@@ -375,6 +377,7 @@ def _text(content: str | list[dict[str, Any]]) -> str:
 async def test_the_upstream_is_asked_in_its_own_dialect(
     serve, upstream: ScriptedUpstream, client: str, asked: str, stream: bool
 ) -> None:
+    """T1, T3, A9."""
     gateway = await serve(speaking("up0", upstream, asked), **KEYS)
     upstream.answer_with(answering(asked, [START, TextDelta("Hi"), STOP, USAGE]))
     headers = {"anthropic-beta": "one-2025,two-2025"}
@@ -446,6 +449,7 @@ REFUSALS = {
 async def test_an_error_before_the_first_words_has_the_clients_status_and_envelope(
     serve, upstream: ScriptedUpstream, client: str, asked: str, stream: bool
 ) -> None:
+    """T5, A5, O1."""
     gateway = await serve(speaking("up0", upstream, asked), retries={"attempts": 1, "breaker_failures": 100})
     for name, (error, status) in REFUSALS.items():
         upstream.script(refused(asked, error))
@@ -522,7 +526,7 @@ BROKEN: dict[str, tuple[Sequence[Event], Change | None, str]] = {
 async def test_what_breaks_in_mid_stream_ends_in_the_clients_own_error_and_no_success(
     serve, upstream: ScriptedUpstream, client: str, asked: str
 ) -> None:
-    """FAULTS.md 1-4."""
+    """L1, C8, A4, O4, FAULTS.md 1-4."""
     retries = {"attempts": 1, "breaker_failures": 100}
     patient = await serve(speaking("up0", upstream, asked), retries=retries)
     impatient = await serve(speaking("up0", upstream, asked), retries=retries, timeouts={"between_tokens": 0.1})
@@ -547,6 +551,7 @@ async def test_what_breaks_in_mid_stream_ends_in_the_clients_own_error_and_no_su
 
 @pytest.mark.parametrize(("client", "asked"), [(client, asked) for client, asked in PAIRS if client != asked])
 async def test_what_breaks_is_no_whole_answer(serve, upstream: ScriptedUpstream, client: str, asked: str) -> None:
+    """T3."""
     gateway = await serve(speaking("up0", upstream, asked), retries={"attempts": 1, "breaker_failures": 100})
     for said, change, message in BROKEN.values():
         if change is not None and message == "":
@@ -563,7 +568,7 @@ async def test_what_breaks_is_no_whole_answer(serve, upstream: ScriptedUpstream,
 async def test_a_client_that_leaves_closes_the_upstream(
     serve, upstream: ScriptedUpstream, client: str, asked: str, stream: bool
 ) -> None:
-    """FAULTS.md 26: in mid-stream, and while nothing has been said."""
+    """L7, T3, FAULTS.md 26: in mid-stream, and while nothing has been said."""
     gateway = await serve(speaking("up0", upstream, asked))
     said = written(asked, [START, TextDelta("Once"), TextDelta(" upon"), STOP])
     for left, held in enumerate((0, len(said) - 4), start=1):

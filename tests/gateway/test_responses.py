@@ -93,6 +93,7 @@ async def ids(gateway: Served, id: str, **query: Any) -> Any:
 async def test_a_response_is_kept_as_it_was_given(
     serve, upstream: ScriptedUpstream, theirs: ScriptedUpstream, is_diagonal: bool, stream: bool
 ) -> None:
+    """O5."""
     gateway = await serve(speaking(theirs) if is_diagonal else upstream)
     said = [START, TextDelta("Hi"), STOP]
     theirs.script(blocks(*written(said)) if stream else whole(said))
@@ -128,6 +129,7 @@ async def test_a_response_is_kept_before_its_reader_has_the_end(serve, upstream:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_is_deleted_is_gone(serve, upstream: ScriptedUpstream, stream: bool) -> None:
+    """O5, O6."""
     gateway = await serve(upstream)
     id = (await answered(gateway, stream=stream))["id"]
     deleted = await gateway.client.delete(f"/responses/{id}")
@@ -146,6 +148,7 @@ async def test_what_is_deleted_is_gone(serve, upstream: ScriptedUpstream, stream
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_is_not_to_be_stored_is_not(serve, upstream: ScriptedUpstream, stream: bool) -> None:
+    """O5."""
     gateway = await serve(upstream)
     response = await answered(gateway, store=False, stream=stream)
     assert response["store"] is False
@@ -154,6 +157,7 @@ async def test_what_is_not_to_be_stored_is_not(serve, upstream: ScriptedUpstream
 
 
 async def test_another_key_may_not_see_it(serve, upstream: ScriptedUpstream) -> None:
+    """O5."""
     gateway = await serve(upstream, keys=KEYS)
     id = (await answered(gateway))["id"]
     for method, path in (("GET", id), ("GET", f"{id}/input_items"), ("DELETE", id)):
@@ -173,6 +177,7 @@ async def test_an_unknown_id_and_an_unknown_part_are_not_found(serve, upstream: 
 
 
 async def test_the_store_is_bounded(serve, upstream: ScriptedUpstream) -> None:
+    """O5."""
     gateway = await serve(upstream)
     gateway.gateway.responses = MemoryResponseStore(max_responses=2)
     made = [(await answered(gateway))["id"] for _ in range(3)]
@@ -226,6 +231,7 @@ async def test_an_incomplete_response_is_kept(serve, upstream: ScriptedUpstream)
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_upstream_gets_the_whole_conversation(serve, upstream: ScriptedUpstream, stream: bool) -> None:
+    """O6."""
     gateway = await serve(upstream)
     upstream.script(text("one"), text("two"), text("three"))
     first = await answered(gateway, "eins", instructions="Count.", stream=stream)
@@ -265,6 +271,7 @@ async def test_a_result_follows_on_the_call_that_was_kept(serve, upstream: Scrip
 
 
 async def test_an_upstream_of_the_dialect_gets_items_and_no_id_of_ours(serve, theirs: ScriptedUpstream) -> None:
+    """O6."""
     gateway = await serve(speaking(theirs))
     said = [START, ToolCallStarted(0, "call_1", "f"), ToolCallDelta(0, '{"a":1}'), Finished(FinishReason.TOOL_CALLS)]
     theirs.script(blocks(*written(said)), whole([START, TextDelta("Done."), STOP]))
@@ -282,6 +289,7 @@ async def test_an_upstream_of_the_dialect_gets_items_and_no_id_of_ours(serve, th
 
 
 async def test_input_items_are_listed_in_pages(serve, upstream: ScriptedUpstream) -> None:
+    """O5."""
     gateway = await serve(upstream)
     turns = [{"role": "user", "content": f"turn {number}"} for number in range(5)]
     id = (await answered(gateway, turns))["id"]
@@ -405,7 +413,7 @@ async def test_other_methods_are_told_which_ones(
 
 
 async def test_a_failure_behind_the_first_words_goes_on_in_the_numbers(serve, theirs: ScriptedUpstream) -> None:
-    """A client that comes back names the last number that it saw."""
+    """O3, O4: a client that comes back names the last number that it saw."""
     gateway = await serve(speaking(theirs), retries={"attempts": 1})
     theirs.script(blocks(*written([START, TextDelta("Once")], end=False)) | cut_after(99))
     response = await ask(gateway, stream=True)

@@ -24,6 +24,7 @@ async def test_ours_equals_theirs_asks_for_their_name_and_answers_with_ours(serv
 async def test_a_glob_serves_what_it_matches_and_an_exact_name_goes_first(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
+    """R6."""
     gateway = await serve(
         upstream_settings("up0", upstream, models=("llama-*", "our-* = their-*")),
         upstream_settings("up1", other, models=("llama-3",)),
@@ -60,6 +61,7 @@ async def test_a_route_says_the_order_and_another_model_to_fall_back_to(
 async def test_a_route_comes_before_the_order_of_the_upstreams(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
+    """R6."""
     gateway = await serve(upstream, other, route=[{"model": "m", "upstreams": ["up1", "up0"]}])
     for _ in range(3):
         await gateway.ask()
@@ -68,6 +70,7 @@ async def test_a_route_comes_before_the_order_of_the_upstreams(
 
 
 async def test_among_equals_the_least_busy_is_asked(serve, upstream: ScriptedUpstream, other: ScriptedUpstream) -> None:
+    """R6."""
     gate = Gate()
     for scripted in (upstream, other):
         scripted.always(text("one two three") | before_head(Hold(gate)))
@@ -111,7 +114,7 @@ async def test_failed_attempts_are_not_billed(serve, upstream: ScriptedUpstream,
 
 
 async def test_requests_and_answers_pass_with_fields_that_nobody_here_knows(serve, upstream: ScriptedUpstream) -> None:
-    """Law 8: unknown request fields go up untouched, unknown response fields come back untouched."""
+    """L8: unknown request fields go up untouched, unknown response fields come back untouched."""
     strange = {"x_vendor": {"deep": [1, 2.50, None, "é\u2028"]}, "reasoning_effort": "high"}
     gateway = await serve(upstream)
     whole = await gateway.ask(**strange)

@@ -49,7 +49,7 @@ async def test_a_stream_may_have_its_comments_at_once(
 async def test_a_silent_stream_gets_comments_from_the_first_silent_seconds_on(
     serve, upstream: ScriptedUpstream, blocks: int
 ) -> None:
-    """FAULTS.md 31: before the headers, before the first token, between two tokens."""
+    """S2, FAULTS.md 31: before the headers, before the first token, between two tokens."""
     gate = Gate()
     change = before_head(Hold(gate)) if not blocks else hold_after(blocks, gate)
     upstream.script(text("one two three") | change)
@@ -90,7 +90,7 @@ async def test_a_stream_that_flows_gets_no_comments(serve, upstream: ScriptedUps
 
 
 async def test_the_headers_let_nobody_hold_a_stream_back(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 32."""
+    """S1, FAULTS.md 32."""
     gateway = await serve(upstream)
     answer = await gateway.stream(headers={"accept-encoding": "gzip, br, zstd"})
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -101,7 +101,7 @@ async def test_the_headers_let_nobody_hold_a_stream_back(serve, upstream: Script
 
 
 async def test_each_chunk_leaves_before_the_next_exists(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 32: gates stand between the chunks, and each opens only when the client has the one before."""
+    """S1, FAULTS.md 32: gates stand between the chunks, and each opens only when the client has the one before."""
     words = ["one", "two", "three", "four"]
     gates = [Gate() for _ in words]
     answer = text([f"{word} " for word in words])
@@ -121,7 +121,7 @@ async def test_each_chunk_leaves_before_the_next_exists(serve, upstream: Scripte
 async def test_an_error_before_the_first_token_keeps_its_status_however_long_the_role_has_been_there(
     serve, upstream: ScriptedUpstream
 ) -> None:
-    """FAULTS.md 33: 200 is sent with the first words, not before."""
+    """C8, FAULTS.md 33: 200 is sent with the first words, not before."""
     gate = Gate()
     upstream.always(text("x") | insert_after(1, Hold(gate)) | error_event("no", after=1))
     gateway = await serve(upstream, keep_alive=NEVER, retries={"attempts": 1})
@@ -134,7 +134,7 @@ async def test_an_error_before_the_first_token_keeps_its_status_however_long_the
 
 
 async def test_an_error_after_comments_had_to_be_sent_comes_in_the_stream(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 33."""
+    """C8, FAULTS.md 33."""
     gate = Gate()
     upstream.always(error(429, "slow down") | before_head(Hold(gate)))
     gateway = await serve(upstream, keep_alive=SOON, retries={"attempts": 1})
@@ -176,7 +176,7 @@ async def test_a_whole_answer_waits_without_comments(serve, upstream: ScriptedUp
 
 
 async def test_every_response_says_which_request_it_answers(serve, upstream: ScriptedUpstream) -> None:
-    """FAULTS.md 34: headers are complete before the stream begins, on streams and errors alike."""
+    """H4, FAULTS.md 34: headers are complete before the stream begins, on streams and errors alike."""
     upstream.script(text("one"), error(400, "no"))
     gateway = await serve(upstream)
     for _ in range(2):

@@ -18,6 +18,7 @@ def failed(breaker: Breaker, *times: float) -> Breaker:
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
+    """R5."""
     assert failed(NEW, 1.0, 2.0).circuit(2.0) is Circuit.CLOSED
     opened = failed(NEW, 1.0, 2.0, 3.0)
     assert opened.circuit(3.0) is Circuit.OPEN
@@ -30,6 +31,7 @@ def test_a_success_in_between_begins_the_count_again() -> None:
 
 
 def test_after_the_cooldown_one_request_probes() -> None:
+    """R5."""
     breaker = failed(NEW, 1.0, 2.0, 3.0)
     assert breaker.circuit(13.0) is Circuit.PROBING
     probing = breaker.after_start(13.0)
@@ -50,6 +52,7 @@ def test_a_probe_that_succeeds_closes_it_and_the_count_begins_again() -> None:
 
 
 def test_a_success_that_began_before_closes_it_at_once() -> None:
+    """R5."""
     begun_long_ago = failed(NEW, 1.0, 2.0, 3.0).after_success()
     assert begun_long_ago.circuit(3.1) is Circuit.CLOSED
     also_while_another_probes = failed(NEW, 1.0, 2.0, 3.0).after_start(13.0).after_success()

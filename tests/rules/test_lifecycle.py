@@ -1,4 +1,4 @@
-"""The life of a stream: every path ends in one terminal state, and nothing follows it (law 1)."""
+"""The life of a stream: every path ends in one terminal state, and nothing follows it (L1)."""
 
 import itertools
 

@@ -48,6 +48,7 @@ def test_every_fault_has_a_status() -> None:
 
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
 def test_each_fault_is_told_with_its_status_and_code(fault: Fault) -> None:
+    """H5."""
     error = api_error(Failure(fault, "what happened"), "vllm-a")
     assert error.status == EXPECTED[fault]
     assert error.type
@@ -106,6 +107,7 @@ WORDS: dict[str, tuple[Failure, int, str, str | None, str | None]] = {
 
 @pytest.mark.parametrize("name", WORDS)
 def test_whose_words_are_told(name: str) -> None:
+    """H5, H6."""
     failure, *expected = WORDS[name]
     error = api_error(failure, "a")
     assert [error.status, error.type, error.code, error.param] == expected

@@ -71,6 +71,7 @@ def test_every_fault_is_treated_and_tested() -> None:
 
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
 def test_each_fault_has_its_verdicts(fault: Fault) -> None:
+    """R2, R3."""
     given = [
         verdict(Failure(fault, ""), POLICY, attempts=tries, tries_here=tries, has_next=has_next, chance=0.5)
         for tries, has_next in ((1, True), (1, False), (2, False), (3, False))
@@ -171,6 +172,7 @@ def run(script: list[Failure], policy: RetryPolicy, upstreams: int, chance: floa
 def test_attempts_are_bounded_for_any_sequence_of_faults(
     script: list[Failure], policy: RetryPolicy, upstreams: int, chance: float
 ) -> None:
+    """R2."""
     done = run(script, policy, upstreams, chance)
     assert sum(failure.fault is not Fault.STALE for failure in done.failures) <= policy.attempts
     assert len(done.asked) <= policy.attempts + MAX_STALE
@@ -181,6 +183,7 @@ def test_attempts_are_bounded_for_any_sequence_of_faults(
 
 @pytest.mark.parametrize("attempts", [1, 4])
 def test_a_closed_line_is_no_attempt_but_not_for_ever(attempts: int) -> None:
+    """R2."""
     policy = RetryPolicy(attempts=attempts)
     assert len(run([Failure(Fault.STALE, "")], policy, 1, 0.5).asked) == attempts + MAX_STALE
     ends_well = run([Failure(Fault.STALE, ""), Failure(Fault.BAD_REQUEST, "")], policy, 1, 0.5)
@@ -232,6 +235,7 @@ MOST_TELLING = [
 
 @pytest.mark.parametrize(("faults", "told"), MOST_TELLING)
 def test_the_caller_is_told_what_it_can_mend_before_what_it_cannot(faults: list[Fault], told: int) -> None:
+    """R4."""
     failures = [Failure(fault, str(place)) for place, fault in enumerate(faults)]
     assert most_telling(failures) is failures[told]
 

@@ -67,6 +67,7 @@ SERVED: dict[str, Short] = {
 
 @pytest.mark.parametrize("model", SERVED)
 def test_a_model_is_served_by_whom_the_table_says(model: str) -> None:
+    """R6."""
     assert short(TABLE.tiers(model)) == SERVED[model]
     assert short(TABLE.tiers(model)) == SERVED[model], "the second time too"
 
@@ -203,6 +204,7 @@ def test_equals_share_by_weight() -> None:
 
 
 def test_the_least_busy_for_its_weight_is_first() -> None:
+    """R6."""
     tier = (target("a"), target("b", 3.0))
     assert set(firsts([tier], {"a": 1, "b": 2}, 50)) == {"b"}
     assert set(firsts([tier], {"a": 1, "b": 4}, 50)) == {"a"}

@@ -194,6 +194,7 @@ def test_results_of_tools_come_first_in_the_one_turn_behind_the_calls() -> None:
 
 
 def test_an_id_that_the_api_refuses_becomes_one_that_fits_everywhere_the_same() -> None:
+    """T6."""
     asked, _ = write(said(HI, assistant(ToolCall("f:0", "f", "")), user(ToolResult("f:0", ()))))
     id = asked["messages"][1]["content"][0]["id"]
     assert id.startswith("toolu_")
@@ -279,6 +280,7 @@ def test_a_part_without_a_word_is_refused_by_its_place(part: Part) -> None:
 
 
 def test_what_only_its_own_provider_takes_back_is_left_out_by_name() -> None:
+    """T7."""
     foreign = Raw(b'[{"type":"url_citation","url":"https://example.org"}]')
     asked, dropped = write(said(HI, assistant(Thinking("hm"), Text("yo", citations=foreign))))
     assert asked["messages"][1] == {"role": "assistant", "content": "yo"}
@@ -304,6 +306,7 @@ def test_what_only_its_own_provider_takes_back_is_left_out_by_name() -> None:
     ],
 )
 def test_max_tokens_is_made_up_where_the_caller_need_not_say_it(model: str, most: int) -> None:
+    """T8."""
     assert write(said(HI), model)[0]["max_tokens"] == most
     assert write(said(HI, max_tokens=7), model)[0]["max_tokens"] == 7
 
@@ -318,6 +321,7 @@ def test_new_models_take_later_system_messages_and_no_settings_of_chance() -> No
 
 
 def test_settings_without_a_word_are_left_out_by_name() -> None:
+    """T2."""
     asked, dropped = write(
         said(
             HI, seed=1, frequency_penalty=0.5, presence_penalty=0.0, service_tier="flex", extras={"store": Raw(b"true")}

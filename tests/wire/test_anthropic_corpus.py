@@ -51,7 +51,7 @@ def test_a_cut_at_any_byte_changes_nothing(case: Case) -> None:
 
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.name)
 def test_a_line_that_ends_anywhere_is_never_taken_for_an_end(case: Case) -> None:
-    """FAULTS 1, 2: only behind the stop reason may a stream end without its last word."""
+    """A3, FAULTS 1, 2: only behind the stop reason may a stream end without its last word."""
     for cut in range(len(case.upstream)):
         sent, failure = relayed(case.new_relay(), [case.upstream[:cut]])
         check_laws(sent, failed=failure is not None)
@@ -60,6 +60,7 @@ def test_a_line_that_ends_anywhere_is_never_taken_for_an_end(case: Case) -> None
 
 @cases
 def test_what_the_client_gets_keeps_the_laws(case: Case) -> None:
+    """A3."""
     check_laws(case.client, failed="failure" in case.expected)
 
 
@@ -76,6 +77,7 @@ def test_the_client_is_told_what_the_model_said(case: Case) -> None:
 
 @well_formed_cases
 def test_a_well_formed_stream_passes_byte_for_byte_but_for_id_and_model(case: Case) -> None:
+    """A2."""
     theirs = next(data["message"] for name, data in events_of(case.upstream) if name == "message_start")
     expected = case.upstream.replace(theirs["id"].encode(), STREAM_ID.encode(), 1)
     assert case.client == expected.replace(theirs["model"].encode(), MODEL.encode(), 1)

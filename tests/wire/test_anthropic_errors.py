@@ -31,21 +31,25 @@ from unbroken.wire.anthropic_messages.models import ModelRow, write_model, write
     ],
 )
 def test_every_status_has_its_word(status: int, type: str) -> None:
+    """A5."""
     said = json.loads(write_error(ApiError(status, "No.", "upstream_error"), "req_1"))
     assert said == {"type": "error", "error": {"type": type, "message": "No."}, "request_id": "req_1"}
 
 
 def test_an_error_in_a_stream_is_an_event_of_its_own() -> None:
+    """A4."""
     block = write_error_event(ApiError(502, "Broke off.", "upstream_error"))
     assert block == b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"Broke off."}}\n\n'
 
 
 def test_the_field_that_is_wrong_is_named_in_the_message() -> None:
+    """A5."""
     said = json.loads(write_error(invalid("cannot be asked", param="seed").error, "r"))
     assert said["error"]["message"] == "seed: cannot be asked"
 
 
 def test_what_others_call_503_is_529_here() -> None:
+    """A5."""
     assert [status_of(ApiError(status, "m")) for status in (503, 529, 500)] == [529, 529, 500]
 
 

@@ -158,6 +158,7 @@ def test_the_sdk_makes_the_same_message_of_the_stream_and_of_the_whole_answer(ev
 
 
 def test_calls_that_come_side_by_side_stand_one_behind_the_other() -> None:
+    """T6."""
     writer = MessageEventWriter(ANSWERING)
     events: list[Event] = [
         START,
@@ -223,6 +224,7 @@ def test_the_message_begins_with_its_input_tokens_where_they_are_known() -> None
     ],
 )
 def test_why_it_ended_is_said_in_this_dialects_words(events: list[Event], reason: str) -> None:
+    """T4, L8."""
     assert told(write([START, *events])).stop_reason == reason
     assert json.loads(write_answer([START, *events], ANSWERING))["stop_reason"] == reason
 
@@ -234,7 +236,7 @@ def test_a_stop_sequence_is_named() -> None:
 
 
 def test_a_failure_is_the_last_word() -> None:
-    """FAULTS 1, 4, 24."""
+    """A4, FAULTS 1, 4, 24."""
     written = write([START, TextDelta("a"), Failed("Overloaded", "overloaded_error"), TextDelta("b"), END])
     name, data = events_of(written)[-1]
     assert name == "error"

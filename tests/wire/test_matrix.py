@@ -93,6 +93,7 @@ def carried(upstream: Dialect, client: Dialect, events: Sequence[Event]) -> list
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize(("upstream", "client"), PAIRS)
 def test_the_words_are_the_same(upstream: Dialect, client: Dialect, name: str) -> None:
+    """T1, T4."""
     said = carried(upstream, client, [START, *ANSWERS[name], USAGE])
     assert words(said) == words(ANSWERS[name])
     usage = [event.usage for event in said if isinstance(event, UsageReported)]
@@ -114,6 +115,7 @@ def test_the_text_is_the_same_where_a_word_is_missing(upstream: Dialect, client:
 @pytest.mark.parametrize("name", FAILURES)
 @pytest.mark.parametrize(("upstream", "client"), PAIRS)
 def test_a_failure_is_never_an_end(upstream: Dialect, client: Dialect, name: str) -> None:
+    """T5."""
     relay = relay_between(upstream, client, answering(client), secret="")
     blocks, failure = relayed(relay, SseReader().feed(spoken(upstream, [START, *FAILURES[name]])))
     assert failure is not None

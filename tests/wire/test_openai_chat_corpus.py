@@ -49,6 +49,7 @@ def test_a_cut_at_any_byte_changes_nothing(case: Case) -> None:
 
 @cases
 def test_what_the_client_gets_keeps_the_laws(case: Case) -> None:
+    """C2, C3, C4."""
     check_laws(case.client, asks_usage=case.asks_usage, failed="failure" in case.expected)
 
 
@@ -75,6 +76,7 @@ def test_the_client_is_told_what_the_model_said(case: Case) -> None:
 
 @well_formed_cases
 def test_a_well_formed_stream_passes_byte_for_byte_but_for_id_and_model(case: Case) -> None:
+    """C1."""
     expected = b""
     for event in SseReader().feed(case.upstream):
         data = event.data

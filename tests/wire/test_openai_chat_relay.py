@@ -152,6 +152,7 @@ def test_what_was_learned_changes_nothing(script: list[SseEvent], choices: int, 
     ],
 )
 def test_chunks_that_are_stamped_anew_keep_the_first_stamp(members: tuple[str, ...]) -> None:
+    """C1."""
     relay = new_relay()
     for at, delta in enumerate([{"role": "assistant", "content": ""}, *({"content": f"w{at}"} for at in range(9))]):
         choice = {"index": 0, "delta": delta, "logprobs": {"at": at}, "finish_reason": None}
@@ -263,6 +264,7 @@ def test_an_error_before_the_first_token_leaves_the_answer_waiting() -> None:
     ],
 )
 def test_the_answer_is_open_from_the_first_piece_of_it(delta: object, progress: Progress) -> None:
+    """R1."""
     relay = new_relay()
     relay.feed(event(chunk(delta)))
     assert relay.progress is progress

@@ -297,6 +297,7 @@ def test_what_the_gateway_needs_is_read(more: bytes, stream: bool, include_usage
     ],
 )
 def test_asking_for_usage_leaves_the_other_stream_options(more: bytes, options: bytes) -> None:
+    """C3."""
     assert b'"stream_options":' + options in written(read_request(body(more)), ask_usage=True)
 
 

@@ -114,6 +114,7 @@ def test_usage_comes_last_and_only_if_asked_for() -> None:
     ],
 )
 def test_the_finish_reason_has_the_word_of_the_dialect(said: list[Event], reason: str) -> None:
+    """T4, L8."""
     assert chunks(write([START, *said]))[-1]["choices"][0]["finish_reason"] == reason
 
 

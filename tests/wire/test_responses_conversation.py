@@ -155,6 +155,7 @@ def test_settings_are_read() -> None:
 
 @pytest.mark.parametrize("tool", ["web_search", "file_search", "code_interpreter", "computer_use_preview", "mcp"])
 def test_a_hosted_tool_is_refused_by_name(tool: str) -> None:
+    """O7."""
     param, message = refusal_of(tools=[{"type": "function", "name": "f"}, {"type": tool}])
     assert param == "tools[1].type"
     assert f'"{tool}"' in message

@@ -72,6 +72,7 @@ def test_a_cut_at_any_byte_changes_nothing(case: Case) -> None:
 
 @whole_cases
 def test_an_end_anywhere_before_the_terminal_event_is_a_cut(case: Case) -> None:
+    """O4."""
     blocks = [block + b"\n\n" for block in case.client.split(b"\n\n")[:-1]]
     for kept in range(len(blocks)):
         _, failure = relayed(case.new_relay(), blocks[:kept])
@@ -81,11 +82,13 @@ def test_an_end_anywhere_before_the_terminal_event_is_a_cut(case: Case) -> None:
 
 @cases
 def test_what_the_client_gets_keeps_the_laws(case: Case) -> None:
+    """O3."""
     check_laws(case.client, failed="failure" in case.expected)
 
 
 @well_formed_cases
 def test_what_is_begun_is_ended(case: Case) -> None:
+    """O3."""
     check_nesting([event for event in check_laws(case.client, failed=False) if "output_index" in event])
 
 
@@ -105,6 +108,7 @@ def test_the_client_is_told_what_the_model_said(case: Case) -> None:
 
 @well_formed_cases
 def test_a_well_formed_stream_passes_byte_for_byte_but_for_the_responses_id_and_model(case: Case) -> None:
+    """O2."""
     theirs = json.loads(SseReader().feed(case.upstream)[0].data)["response"]
     expected = case.upstream
     for their, our in ((theirs["id"], STREAM_ID), (theirs["model"], MODEL)):

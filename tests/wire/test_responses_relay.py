@@ -103,6 +103,7 @@ def test_a_type_cannot_begin_a_line_of_its_own() -> None:
 
 @pytest.mark.parametrize("begun", [0, 2, 6])
 def test_our_own_error_ends_the_stream_with_the_next_number(begun: int) -> None:
+    """O4."""
     relay = ResponseRelay(ANSWERING)
     sent: list[Block] = []
     for one in events_of("openai_text")[:begun]:
@@ -137,6 +138,7 @@ def test_a_whole_answer_passes_but_for_id_and_model() -> None:
 
 
 def test_an_answer_names_the_response_that_it_was_asked_to_go_on_from() -> None:
+    """O2."""
     answering = Answering(STREAM_ID, MODEL, CREATED, request={"previous_response_id": Raw(b'"resp_before"')})
     sent, _ = relay_answer(json.dumps({**WHOLE, "previous_response_id": None}).encode(), answering)
     assert json.loads(sent)["previous_response_id"] == "resp_before"

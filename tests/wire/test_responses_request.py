@@ -70,6 +70,7 @@ def test_a_request_is_read_as_far_as_routing_needs_it() -> None:
 
 
 def test_the_upstream_gets_every_field_and_its_own_name_of_the_model() -> None:
+    """O7."""
     request = read_request(body(tools=[{"type": "web_search"}], previous_response_id="resp_1", new_field=[1, 2]))
     sent = json.loads(OPENAI_RESPONSES.write_request(request, model="theirs", ask_usage=True, more={"store": False}))
     assert sent == {

@@ -156,6 +156,7 @@ def test_the_sdk_puts_together_what_was_said(pieces: list[Event], usage: Usage) 
 
 
 def test_every_event_of_an_answer_comes_in_its_order() -> None:
+    """O3."""
     pieces = [ReasoningDelta("Hm"), ReasoningSigned("seal"), TextDelta("Hi"), RefusalDelta("No"), *_two_calls()]
     events = blocks(written([STARTED, *pieces, Finished(FinishReason.TOOL_CALLS)]))
     assert [event["type"].removeprefix("response.") for event in events] == [
@@ -204,6 +205,7 @@ def test_a_call_without_an_id_gets_one_that_is_always_the_same() -> None:
     ],
 )
 def test_the_reason_of_the_end_is_told(reason: FinishReason | str, type: str, why: str | None) -> None:
+    """T4, L8."""
     *_, item, end = blocks(written([STARTED, TextDelta("a"), Finished(reason)]))
     assert end["type"] == f"response.{type}"
     assert end["response"]["status"] == type
@@ -256,6 +258,7 @@ def test_a_failure_in_mid_stream_is_the_last_event_and_keeps_what_was_said() -> 
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_the_sdk_raises_an_error_for_a_failure(begun: bool) -> None:
+    """O4."""
     writer = ResponseWriter(ANSWERING)
     pieces = [STARTED, TextDelta("Half")] if begun else []
     sent = b"".join(b for event in pieces for b in writer.write(event)) + b"".join(writer.fail(ERROR))

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[bytes, list[bytes]]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_events_are_read_whole_and_cut_at_every_byte(name: str) -> None:
+    """S4."""
     data, expected = CASES[name]
     assert [event.data for event in SseReader().feed(data)] == expected
     for cut in range(1, len(data)):

@@ -34,6 +34,8 @@ def test_right_pieces_stay_the_same_object() -> None:
 
 
 def test_a_made_id_depends_only_on_stream_choice_and_place() -> None:
+    """C5."""
+
     def id_of(calls: ToolCalls) -> object:
         return mended(calls, piece(index=0, name="f"))[0]["id"]
 
@@ -118,6 +120,7 @@ WAYS = [right, without_index, all_index_0, without_id, id_everywhere, empty_id_l
 
 @given(CALLS, st.sampled_from(WAYS), st.lists(st.integers(1, 3), max_size=20))
 def test_pieces_joined_by_index_give_each_call_whole(calls: list[Call], way: object, sizes: list[int]) -> None:
+    """C5."""
     pieces = right(calls) if way is right else way(right(calls))  # type: ignore[operator]
     tools = ToolCalls("s")
     sent: list[dict[str, Any]] = []

@@ -59,6 +59,7 @@ def read(blocks: Sequence[Block]) -> list[Event]:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_comes_through(name: str) -> None:
+    """T1, T6."""
     relay = new_relay()
     blocks, failure = relayed(relay, written([START, *ANSWERS[name], USAGE]))
     assert failure is None
@@ -127,6 +128,7 @@ def test_an_error_fails_the_relay_and_it_stays_failed(name: str) -> None:
     ],
 )
 def test_an_error_is_the_fault_that_its_words_say(type: str | None, code: str | None, fault: Fault) -> None:
+    """T5."""
     relay = TranslatingRelay(Saying([[START], [Failed("m", type, code)]]), OPENAI_CHAT.event_writer(CLIENT))
     relay.feed(DONE)
     with pytest.raises(UpstreamFailed) as failed:
