@@ -34,6 +34,7 @@ from unbroken.upstream.scripted import (
     reset_after,
     stall_after,
     text,
+    with_headers,
 )
 
 from .conftest import UPSTREAM_KEY, settings_of, upstream_settings
@@ -288,6 +289,15 @@ async def test_a_retry_after_beyond_the_bound_is_handed_to_the_client(serve, ups
     for headers in ((await gateway.stream()).headers, (await gateway.ask()).headers):
         assert headers["retry-after"] == "60"
     assert len(upstream.requests) == 2
+
+
+async def test_a_retry_after_may_be_a_date(serve, upstream: ScriptedUpstream) -> None:
+    """It is measured from the upstream's own date: clocks differ."""
+    dates = {"Date": "Sun, 06 Nov 1994 08:49:37 GMT", "Retry-After": "Sun, 06 Nov 1994 08:50:37 GMT"}
+    upstream.always(rate_limited() | with_headers(dates))
+    gateway = await serve(upstream, retries={"retry_after_most": 10})
+    assert (await gateway.stream()).headers["retry-after"] == "60"
+    assert len(upstream.requests) == 1
 
 
 async def test_an_overloaded_server_that_wants_a_pause_is_left_for_another(
