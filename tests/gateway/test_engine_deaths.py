@@ -10,7 +10,7 @@ import pytest
 from unbroken.settings.tree import UpstreamSettings
 from unbroken.upstream.engine_shared import EngineTold, SharedEngines, engine_id
 from unbroken.upstream.engine_state import EngineAddress, EnginePhase, EngineState
-from unbroken.upstream.scripted import Gate, Reset, Script, ScriptedUpstream, cut_after, hold_after, text
+from unbroken.upstream.scripted import Gate, Reset, Script, ScriptedUpstream, cut_after, error, hold_after, text
 
 from .conftest import Reading, Serve, Served, upstream_settings
 
@@ -164,3 +164,40 @@ async def test_an_engine_that_has_failed_for_good_is_left_alone(serve_engine: Se
     gateway = await serve_engine(retries={"attempts": 1, "breaker_failures": 2})
     local.fails()
     assert [(await gateway.ask()).status_code for _ in range(3)] == [502, 502, 503]
+
+
+# What llama.cpp answers 500 to though the request is at fault, and the code that the caller gets.
+AT_FAULT = {
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj": "unsupported",
+    "audio input is not supported - hint: if this is unexpected, you may need to provide the mmproj": "unsupported",
+    "Failed to parse tool call arguments as JSON: [json.exception.parse_error.101] parse error at line 1": None,
+    "Failed to parse messages: Missing 'role' in message: {}": None,
+    "Failed to parse tools: Missing tool type: 5; tools = [5]": None,
+    "Cannot use both json_schema and grammar": None,
+    "Unknown reasoning format: zz": None,
+}
+
+
+@pytest.mark.parametrize("said", AT_FAULT)
+async def test_a_request_that_an_engine_cannot_read_is_the_callers_fault(
+    serve_engine: Serve, local: Local, said: str
+) -> None:
+    """It is told so, the engine is not asked again, and stays in use for others."""
+    gateway = await serve_engine(retries={"attempts": 4, "breaker_failures": 1})
+    local.upstream.always(error(500, said, type="server_error", code=500))
+    for answer in (await gateway.stream(), await gateway.stream()):
+        assert (answer.status, answer.error and answer.error["message"]) == (400, said)
+        assert answer.error
+        assert (answer.error["type"], answer.error["code"]) == ("invalid_request_error", AT_FAULT[said])
+    assert (await gateway.ask()).status_code == 400
+    assert len(local.upstream.requests) == 3
+    local.upstream.always(text(WORDS))
+    assert (await gateway.stream()).text == WORDS
+
+
+async def test_what_an_engine_cannot_see_another_upstream_may(
+    serve_engine: Serve, local: Local, other: ScriptedUpstream
+) -> None:
+    gateway = await serve_engine(upstream_settings("other", other))
+    local.upstream.always(error(500, "image input is not supported - hint: x", type="server_error", code=500))
+    assert (await gateway.stream()).text == "one two three"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from unbroken.chat.fault import Fault
 from unbroken.settings.engine import EngineSettings
 from unbroken.upstream.engine import Engine, EngineAddress
+from unbroken.wire.llama_cpp.errors import read_error
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +43,7 @@ async def client(model: Path) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-def request(text: str, **fields: Any) -> dict[str, Any]:
+def request(text: Any, **fields: Any) -> dict[str, Any]:
     """A request with one user message; the last token of `text` decides what the model says."""
     return {"messages": [{"role": "user", "content": text}], **fields}
 
@@ -245,3 +247,58 @@ async def test_leaving_beside_a_busy_stream_is_noticed_with_progress(slow_model:
             assert (await ask(client, "<greet>"))["choices"][0]["message"]["content"] == "he é 🌊 ok"
             assert not draining.done()
         await draining
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"city": "Par'}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+ASKED, ANSWERED = {"role": "user", "content": "x"}, {"role": "tool", "tool_call_id": "a", "content": "x"}
+
+# What llama.cpp answers 500 to, and which fault it is (docs/engine.md).
+NOT_READ: dict[str, tuple[dict[str, Any], Fault]] = {
+    "image": (
+        request([{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]),
+        Fault.UNTRANSLATABLE,
+    ),
+    "audio": (
+        request([{"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}}]),
+        Fault.UNTRANSLATABLE,
+    ),
+    "video": (request([{"type": "video_url", "video_url": {"url": "x"}}]), Fault.UNTRANSLATABLE),
+    "no role": ({"messages": [{"content": "x"}]}, Fault.BAD_REQUEST),
+    "text that is none": (request([{"type": "text", "text": 5}]), Fault.BAD_REQUEST),
+    "a call of no type": (
+        {"messages": [ASKED, {"role": "assistant", "tool_calls": [{}]}, ANSWERED]},
+        Fault.BAD_REQUEST,
+    ),
+    "tools that are none": (request("x", tools=[5]), Fault.BAD_REQUEST),
+    "a schema and a grammar": (
+        request("x", json_schema={"type": "object"}, grammar='root ::= "a"'),
+        Fault.BAD_REQUEST,
+    ),
+    "reasoning in no known format": (request("x", reasoning_format="zz"), Fault.BAD_REQUEST),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_what_llama_cpp_cannot_read_is_the_callers_fault(client: httpx2.AsyncClient, stream: bool) -> None:
+    for name, (asked, fault) in NOT_READ.items():
+        reply = await client.post("/chat/completions", json={**asked, "stream": stream})
+        assert reply.status_code == 500, name
+        failure = read_error(500, reply.headers["content-type"], reply.content)
+        assert (failure.fault, failure.status) == (fault, 400), name
+
+
+async def test_arguments_that_are_cut_are_the_callers_fault(write_model: Callable[..., Path]) -> None:
+    """Where the chat template says them as an object."""
+    template = (
+        "{% for message in messages %}{% for call in message.tool_calls or [] %}"
+        "{% for name, value in call.function.arguments.items() %}{{ name }}{{ value }}{% endfor %}{% endfor %}"
+        "{{ message['content'] }}{% endfor %}"
+    )
+    async with engine_running(write_model(**{"tokenizer.chat_template": template})) as (client, _):
+        asked = {"messages": [ASKED, {"role": "assistant", "tool_calls": [CALL]}, ANSWERED], "tools": [TOOL]}
+        reply = await client.post("/chat/completions", json=asked)
+        assert reply.status_code == 500
+        failure = read_error(500, "application/json", reply.content)
+        assert failure.fault is Fault.BAD_REQUEST
+        assert "Failed to parse tool call arguments" in failure.message

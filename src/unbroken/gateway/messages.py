@@ -82,7 +82,5 @@ async def _post(upstream: Upstream, path: str, body: bytes, headers: bytes = b""
         connection.close()
         raise
     if status != 200:
-        raise UpstreamFailed(
-            why_refused(status, sink.headers, answer, upstream.dialect.read_error, secret=upstream.secret)
-        )
+        raise UpstreamFailed(why_refused(status, sink.headers, answer, upstream.read_error, secret=upstream.secret))
     return answer

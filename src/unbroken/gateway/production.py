@@ -219,7 +219,7 @@ class Production:
             gaps=self._means.metrics.answered(target.public, target.upstream).gaps.counts,
             secret=upstream.secret,
             tells_progress=upstream.is_engine or question.holds_back,
-            read_error=upstream.dialect.read_error,
+            read_error=upstream.read_error,
             new_lane=new_lane,
         )
         self.account.dropped = question.dropped

@@ -22,7 +22,8 @@ from unbroken.upstream.engine_state import EngineAddress, EngineFailed, EnginePh
 from unbroken.upstream.engine_view import EngineView
 from unbroken.upstream.http import IDLE_SECONDS, HttpClient
 from unbroken.wire.anthropic_messages.dialect import ANTHROPIC_MESSAGES
-from unbroken.wire.dialects import Dialect
+from unbroken.wire.dialects import Dialect, ErrorReader
+from unbroken.wire.llama_cpp.errors import read_error as read_engine_error
 
 #: Faults that say nothing about an upstream's health.
 NOT_ITS_FAULT = frozenset(
@@ -76,6 +77,8 @@ class Upstream:
         self.engine: EngineView | None = new_engine(settings) if settings.engine else None
         #: Whether it is llama.cpp in a child process of ours.
         self.is_engine = self.engine is not None
+        #: Who reads its error responses.
+        self.read_error: ErrorReader = read_engine_error if self.is_engine else self.dialect.read_error
         self._client: HttpClient | None = (
             None if self.engine else self._new_client(settings.base_url, None, self.secret)
         )

@@ -67,8 +67,7 @@ class WholeProduction(Production):
             connection.close()
             raise
         if status != 200:
-            read_error = self._dialect.read_error
-            raise UpstreamFailed(why_refused(status, sink.headers, answer, read_error, secret=upstream.secret))
+            raise UpstreamFailed(why_refused(status, sink.headers, answer, upstream.read_error, secret=upstream.secret))
         if (unreadable := why_unreadable(sink.headers, "")) is not None:
             raise UpstreamFailed(unreadable)
         self.account.limits = rate_limits(sink.headers, self._dialect, now=self._means.now())
