@@ -10,7 +10,17 @@ import pytest
 from unbroken.settings.tree import UpstreamSettings
 from unbroken.upstream.engine_shared import EngineTold, SharedEngines, engine_id
 from unbroken.upstream.engine_state import EngineAddress, EnginePhase, EngineState
-from unbroken.upstream.scripted import Gate, Reset, Script, ScriptedUpstream, cut_after, error, hold_after, text
+from unbroken.upstream.scripted import (
+    Gate,
+    Reset,
+    Script,
+    ScriptedUpstream,
+    cut_after,
+    error,
+    error_event,
+    hold_after,
+    text,
+)
 
 from .conftest import Reading, Serve, Served, upstream_settings
 
@@ -191,6 +201,18 @@ async def test_a_request_that_an_engine_cannot_read_is_the_callers_fault(
         assert (answer.error["type"], answer.error["code"]) == ("invalid_request_error", AT_FAULT[said])
     assert (await gateway.ask()).status_code == 400
     assert len(local.upstream.requests) == 3
+    local.upstream.always(text(WORDS))
+    assert (await gateway.stream()).text == WORDS
+
+
+async def test_no_error_of_an_engine_takes_it_from_others(serve_engine: Serve, local: Local) -> None:
+    """It is about the one request, whatever it says; how the engine fares its process tells."""
+    gateway = await serve_engine(retries={"attempts": 1, "breaker_failures": 2})
+    said = "The model produced output that does not match the expected peg-native format"
+    local.upstream.always(error(500, said, type="server_error", code=500))
+    assert [(await gateway.ask(question)).status_code for question in "abcd"] == [500] * 4
+    local.upstream.always(text(WORDS) | error_event(said, code=500, after=3))
+    assert [(await gateway.stream(question)).status for question in "abcd"] == [200] * 4
     local.upstream.always(text(WORDS))
     assert (await gateway.stream()).text == WORDS
 

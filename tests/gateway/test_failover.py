@@ -440,12 +440,12 @@ async def test_a_broken_upstream_is_left_alone_then_probed_and_taken_back(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
     """R5, FAULTS.md 16."""
-    upstream.script(error(500, "broken"), error(500, "broken"))
+    upstream.script(*[error(500, "broken")] * 4)
     upstream.always(text("well again"))
     gateway = await serve(upstream, other, retries=BROKEN)
-    for _ in range(3):
-        assert (await gateway.stream()).text == "one two three"
-    assert len(upstream.requests) == 2, "while the circuit is open nobody asks"
+    for question in range(4):
+        assert (await gateway.stream(f"question {question}")).text == "one two three"
+    assert len(upstream.requests) == 4, "while the circuit is open nobody asks"
     metrics = await gateway.metrics()
     assert metrics['unbroken_upstream_up{upstream="up0"}'] == 0
     assert metrics['unbroken_upstream_up{upstream="up1"}'] == 1
@@ -465,11 +465,12 @@ async def test_a_probe_that_fails_keeps_the_circuit_open(
     """FAULTS.md 16: and the request that probed is answered by another."""
     upstream.always(error(500, "broken"))
     gateway = await serve(upstream, other, retries=BROKEN)
-    await gateway.stream()
+    await gateway.stream("one")
+    await gateway.stream("two")
     gateway.gateway.apply(settings_of(upstream, other, retries=COOLED))
     assert (await gateway.stream()).text == "one two three"
     seen = len(upstream.requests)
-    assert seen > 2
+    assert seen > 4
     gateway.gateway.apply(settings_of(upstream, other, retries=BROKEN))
     assert (await gateway.stream()).text == "one two three"
     assert len(upstream.requests) == seen
@@ -485,7 +486,8 @@ async def test_an_answer_that_began_before_the_circuit_opened_closes_it_by_endin
     gateway = await serve(upstream, retries={"breaker_failures": 2, "breaker_cooldown": 60})
     async with gateway.reading() as reading:
         await reading.read_text("one")
-        await gateway.stream()
+        await gateway.stream("one")
+        await gateway.stream("two")
         assert (await gateway.stream()).error["code"] == "no_upstream"
         gate.open()
         assert (await reading.read_to_end()).is_done
@@ -496,16 +498,17 @@ async def test_an_answer_that_began_before_the_circuit_opened_closes_it_by_endin
 async def test_only_one_request_probes(serve, upstream: ScriptedUpstream, other: ScriptedUpstream) -> None:
     """R5, FAULTS.md 16."""
     gate = Gate()
-    upstream.script(error(500, "broken"), error(500, "broken"), text("well again") | before_head(Hold(gate)))
+    upstream.script(*[error(500, "broken")] * 4, text("well again") | before_head(Hold(gate)))
     gateway = await serve(upstream, other, retries=BROKEN)
-    await gateway.stream()
+    await gateway.stream("one")
+    await gateway.stream("two")
     gateway.gateway.apply(settings_of(upstream, other, retries=COOLED))
     probe = asyncio.ensure_future(gateway.stream())
     await gate.wait_until_reached()
     gateway.gateway.apply(settings_of(upstream, other, retries=BROKEN))
     more = await asyncio.gather(*(gateway.stream() for _ in range(10)))
     assert {answer.text for answer in more} == {"one two three"}
-    assert len(upstream.requests) == 3
+    assert len(upstream.requests) == 5
     gate.open()
     assert (await probe).text == "well again"
 
@@ -515,7 +518,7 @@ async def test_when_every_upstream_is_left_alone_the_client_is_told_when_to_come
 ) -> None:
     upstream.always(error(500, "broken"))
     gateway = await serve(upstream, retries={"breaker_failures": 2})
-    assert (await gateway.stream()).status == 500
+    assert [(await gateway.stream(question)).status for question in ("one", "two")] == [500, 500]
     seen = len(upstream.requests)
     answer = await gateway.stream()
     assert answer.status == 503
@@ -523,6 +526,23 @@ async def test_when_every_upstream_is_left_alone_the_client_is_told_when_to_come
     assert answer.error["message"].startswith('no upstream for "m" is well')
     assert "retry-after" in answer.headers
     assert len(upstream.requests) == seen
+
+
+async def test_a_request_that_fails_by_itself_takes_no_upstream_from_others(serve, upstream: ScriptedUpstream) -> None:
+    """Some servers answer 500 to what they cannot read; whoever sends it sends it again, and their SDK does too."""
+    upstream.always(error(500, "cannot parse this"))
+    gateway = await serve(upstream, retries={"breaker_failures": 2})
+    assert [(await gateway.stream("odd")).status for _ in range(4)] == [500] * 4
+    upstream.always(text("x") | error_event("cannot parse this", after=0))
+    assert [(await gateway.stream("odd")).status for _ in range(2)] == [502] * 2
+    upstream.always(text("well"))
+    assert (await gateway.stream()).text == "well"
+
+
+async def test_what_no_request_can_be_at_fault_for_counts_each_time(serve, upstream: ScriptedUpstream) -> None:
+    upstream.always(Script((Reset(),)))
+    gateway = await serve(upstream, retries={"attempts": 1, "breaker_failures": 2})
+    assert [(await gateway.stream()).status for _ in range(3)] == [502, 502, 503]
 
 
 @pytest.mark.parametrize("script", [rate_limited(60), error(400, "bad"), context_length_exceeded()])

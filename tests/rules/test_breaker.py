@@ -30,6 +30,30 @@ def test_a_success_in_between_begins_the_count_again() -> None:
     assert breaker.allows(4.0)
 
 
+def test_a_request_that_may_be_at_fault_counts_once() -> None:
+    breaker = NEW
+    for now in range(10):
+        breaker = breaker.after_failure(float(now), request=1)
+    assert breaker.failures == 1
+    breaker = breaker.after_failure(11.0, request=2).after_failure(12.0, request=1)
+    assert breaker.allows(12.0)
+    assert not breaker.after_failure(13.0).allows(13.0)
+    assert not breaker.after_failure(13.0, request=3).allows(13.0)
+
+
+def test_a_success_forgets_which_requests_have_failed() -> None:
+    breaker = NEW.after_failure(1.0, request=1).after_success()
+    assert breaker == NEW
+    assert breaker.after_failure(2.0, request=1).failures == 1
+
+
+def test_a_probe_that_fails_again_keeps_it_open_whichever_request_it_was() -> None:
+    breaker = NEW
+    for request in (1, 2, 3):
+        breaker = breaker.after_failure(1.0, request)
+    assert not breaker.after_start(11.0).after_failure(12.0, request=1).allows(21.0)
+
+
 def test_after_the_cooldown_one_request_probes() -> None:
     """R5."""
     breaker = failed(NEW, 1.0, 2.0, 3.0)

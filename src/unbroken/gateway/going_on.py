@@ -152,7 +152,7 @@ class GoingOn(Production):
             question = await self._question_to_continue(target, upstream, tier, capability)
             if isinstance(question, Ending):
                 failure = None
-                upstreams.ended(upstream, None, self._loop.time())
+                upstreams.ended(upstream, self._request, None, self._loop.time())
                 return self._end_well(question)
             attempt = await self._open(target, upstream, replace(question, holds_back=True))
             failure = None
@@ -164,7 +164,7 @@ class GoingOn(Production):
         finally:
             if failure is not None:
                 account.continuations.pop()
-                upstreams.ended(upstream, failure, self._loop.time())
+                upstreams.ended(upstream, self._request, failure, self._loop.time())
                 self._means.metrics.count_retry(upstream.name, failure.fault.value)
 
     async def _question_to_continue(

@@ -213,7 +213,7 @@ class Producer(GoingOn):
             relay = attempt.relay
             self.account.first_token_at = self.account.first_token_at or attempt.first_token_at
             self.account.usage = relay.usage or Usage(output=relay.deltas, estimated=True)
-            self._means.upstreams.ended(upstream, failure, self._loop.time())
+            self._means.upstreams.ended(upstream, self._request, failure, self._loop.time())
         if failure is None:
             return None
         if self.stopped is not None:

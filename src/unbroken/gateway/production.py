@@ -156,7 +156,7 @@ class Production:
                 failed.__traceback__ = None  # through its frames it holds the attempt, which holds the error
             finally:
                 if failure is not None or not self._request.stream:
-                    upstreams.ended(upstream, failure, self._loop.time())
+                    upstreams.ended(upstream, self._request, failure, self._loop.time())
             if self.stopped is not None:
                 raise UpstreamFailed(self.stopped)
             self.heard_at = self._loop.time()

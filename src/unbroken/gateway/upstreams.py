@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.request import ChatRequest
 from unbroken.gateway.engine_news import EngineNews
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.metrics import UpstreamSnapshot
@@ -44,6 +45,9 @@ NOT_ITS_FAULT = frozenset(
         Fault.INTERNAL,
     }
 )
+
+#: What an upstream says itself: it is there, and the request may be at fault.
+SAID_BY_IT = frozenset({Fault.SERVER_ERROR, Fault.ERROR_EVENT})
 
 #: What an engine's process is heard of when it dies.
 SIGNS_OF_DEATH = frozenset({Fault.CONNECT, Fault.RESET, Fault.CUT})
@@ -113,6 +117,15 @@ class Upstream:
             self._engine_address, self.secret = address, address.key
             self._client = self._new_client(address.base_url, address.path, address.key)
         return self._client
+
+    def is_well_in_spite_of(self, failure: Failure) -> bool:
+        """Whether a failure shows that it is well: it has refused a request, or it is an engine that says anything.
+
+        How an engine fares is known from its process; llama.cpp's errors are about the one request.
+        """
+        if failure.fault in NOT_ITS_FAULT:
+            return bool(failure.status)
+        return self.is_engine and failure.fault in SAID_BY_IT
 
     def doubt_engine(self, failure: Failure) -> bool:
         """Whether a failure looks like the death of its engine; then nobody is sent there until it is known.
@@ -277,16 +290,17 @@ class Upstreams:
         if not upstream.breaker.is_untroubled:
             upstream.breaker = upstream.breaker.after_start(now)
 
-    def ended(self, upstream: Upstream, failure: Failure | None, now: float) -> None:
+    def ended(self, upstream: Upstream, request: ChatRequest, failure: Failure | None, now: float) -> None:
         """The request has ended, well or with `failure`."""
         upstream.open_requests -= 1
         if failure is None and upstream.breaker.is_untroubled:
             return
         before = upstream.breaker.circuit(now)
-        if failure is None or (failure.fault in NOT_ITS_FAULT and failure.status):
+        if failure is None or upstream.is_well_in_spite_of(failure):
             upstream.breaker = upstream.breaker.after_success()
         elif failure.fault not in NOT_ITS_FAULT and not upstream.doubt_engine(failure):
-            upstream.breaker = upstream.breaker.after_failure(now)
+            mark = _mark_of(request) if failure.fault in SAID_BY_IT else None
+            upstream.breaker = upstream.breaker.after_failure(now, mark)
         after = upstream.breaker.circuit(now)
         if after is not before and Circuit.CLOSED in (before, after):
             # What closes it may be a failure too: a refusal is an answer.
@@ -306,6 +320,11 @@ def _new_upstream(wanted: UpstreamSettings, settings: Settings, new_engine: NewE
     except OSError as error:
         reason = f"ca_file {wanted.ca_file}: {error.strerror or error}"
         raise SettingsInvalid(f'upstream "{wanted.name}": {reason}') from None
+
+
+def _mark_of(request: ChatRequest) -> int:
+    """A number by which the same body is known again."""
+    return hash(tuple((name, bytes(value)) for name, value in request.fields.items()))
 
 
 def _own_engine(settings: UpstreamSettings, journal: Journal) -> Engine:

@@ -21,6 +21,8 @@ class Breaker:
     failures: int = 0
     opened_at: float | None = None
     probe_at: float | None = None
+    #: The requests among the failures in a row, as far as their failures may have been their own.
+    requests: frozenset[int] = frozenset()
 
     @property
     def is_untroubled(self) -> bool:
@@ -46,11 +48,14 @@ class Breaker:
         """An upstream that has answered is well, whenever that request began (FAULTS.md 16)."""
         if self.is_untroubled:
             return self
-        return replace(self, failures=0, opened_at=None, probe_at=None)
+        return replace(self, failures=0, opened_at=None, probe_at=None, requests=frozenset())
 
-    def after_failure(self, now: float) -> "Breaker":
-        """One more failure in a row."""
+    def after_failure(self, now: float, request: int | None = None) -> "Breaker":
+        """One more failure in a row; given a `request`, one that may be that request's own, and counts once for it."""
+        if self.opened_at is None and request in self.requests:
+            return self
         failures = self.failures + 1
         if self.opened_at is not None or failures >= self.failures_to_open:
-            return replace(self, failures=failures, opened_at=now, probe_at=None)
-        return replace(self, failures=failures)
+            return replace(self, failures=failures, opened_at=now, probe_at=None, requests=frozenset())
+        requests = self.requests if request is None else self.requests | {request}
+        return replace(self, failures=failures, requests=requests)
