@@ -409,6 +409,11 @@ class Process:
     def configuration(upstream: ScriptedUpstream, more: str = "", models: str = '["m"]') -> str:
         return f'{more}\n[[upstream]]\nname = "up"\nbase_url = "{upstream.base_url}"\nmodels = {models}\n'
 
+    @property
+    def port_option(self) -> tuple[str, str]:
+        """How another command is told which gateway is meant."""
+        return "--port", self.base_url.rpartition(":")[2].removesuffix("/v1")
+
     def client(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(base_url=self.base_url, timeout=self.PATIENCE, trust_env=False)
 

@@ -162,7 +162,7 @@ async def test_a_reload_takes_what_changed_and_drops_no_stream(start, upstream: 
         other.always(text("from the other"))
         await gate.wait_until_reached()
         served.configure(other, '[keys]\napp = "sk-app-secret"', '["m", "new"]')
-        reloaded = await start("reload", "--port", served.base_url.rpartition(":")[2].removesuffix("/v1"))
+        reloaded = await start("reload", *served.port_option)
         assert await reloaded.wait_until_ended() == 0
         await served.wait_until_said("the configuration has been taken")
         key = {"authorization": "Bearer sk-app-secret"}
@@ -175,6 +175,61 @@ async def test_a_reload_takes_what_changed_and_drops_no_stream(start, upstream: 
         await reader.read_to_end()
     assert reader.text == "one two three"
     assert reader.blocks[-1] == b"[DONE]"
+
+
+async def test_a_reload_takes_the_limits_of_connections_and_bodies_at_once(start, upstream: ScriptedUpstream) -> None:
+    served = await start("serve", "--port", "0", upstream=upstream)
+    await served.wait_until_serving()
+    long_header, origin = {"x-long": "y" * 2000}, {"origin": "https://app.example"}
+    async with served.client() as client:
+        assert (await client.get("/models", headers=long_header)).status_code == 200
+        assert (await client.post("/chat/completions", json=QUESTION)).status_code == 200
+        assert "access-control-allow-origin" not in (await client.get("/models", headers=origin)).headers
+        changed = '[server]\nheader_limit = 1000\nbody_limit = 10\nconnections = 1\ncors_origins = ["*"]\ndrain = 1'
+        served.configure(upstream, changed)
+        reloaded = await start("reload", *served.port_option)
+        assert await reloaded.wait_until_ended() == 0
+        assert "access-control-allow-origin" in (await client.get("/models", headers=origin)).headers
+        assert (await client.post("/chat/completions", json=QUESTION)).status_code == 413
+    async with served.client() as client:
+        assert (await client.get("/models", headers=long_header)).status_code == 431
+    async with served.client() as one, served.client() as another:
+        assert (await one.get("/models")).status_code == 200
+        assert (await another.get("/models")).status_code == 503
+    served.process.terminate()
+    assert await served.wait_until_ended() == 0
+    assert "restart" not in served.said
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_reload_says_what_only_a_restart_changes(start, upstream: ScriptedUpstream, workers: int) -> None:
+    store = '[store]\nstreams = "sqlite:///one.db"\n'
+    served = await start("serve", "--workers", str(workers), upstream=upstream, more=f"[server]\nport = 0\n{store}")
+    await served.wait_until_serving()
+    changed = '[server]\nhost = "localhost"\n[store]\nstreams = "sqlite:///two.db"\nretention = 1\norphan_grace = 1'
+    served.configure(upstream, changed)
+    reloaded = await start("reload")
+    assert await reloaded.wait_until_ended() == 0
+    said = "server.host, server.port, store.streams, store.retention have changed, which needs a restart"
+    assert said in reloaded.said
+    await served.wait_until_said(said)
+    await served.wait_until_said("the configuration has been taken")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_reload_tells_that_a_configuration_is_broken(start, upstream: ScriptedUpstream, workers: int) -> None:
+    served = await start("serve", "--port", "0", "--workers", str(workers), upstream=upstream)
+    await served.wait_until_serving()
+    for broken, said in (("[server]\nprot = 80", "did you mean port?"), ("[[upstream]]", "upstream")):
+        served.configure(upstream, broken)
+        reloaded = await start("reload")
+        assert await reloaded.wait_until_ended() == 1
+        assert said in reloaded.said
+        assert "goes on with the configuration that it has" in reloaded.said
+    served.configure(upstream)
+    reloaded = await start("reload")
+    assert await reloaded.wait_until_ended() == 0
+    assert reloaded.said == ""
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from unbroken.cli.chaos import chaos
 from unbroken.cli.chat import chat
 from unbroken.cli.doctor import doctor
 from unbroken.cli.models import models
-from unbroken.cli.reload import reload
+from unbroken.cli.reload import reload_configuration
 from unbroken.cli.serve import serve
 from unbroken.cli.streams import streams
 
@@ -32,7 +32,7 @@ app.command()(serve)
 app.command()(chat)
 app.command()(models)
 app.command()(doctor)
-app.command()(reload)
+app.command("reload")(reload_configuration)
 app.command()(streams)
 app.command()(chaos)
 

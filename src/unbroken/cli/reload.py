@@ -1,7 +1,5 @@
 """`unbroken reload`."""
 
-import os
-import signal
 from typing import Annotated
 
 import typer
@@ -9,19 +7,20 @@ import typer
 from unbroken.cli.configured import fail
 
 
-def reload(
+def reload_configuration(
     port: Annotated[int | None, typer.Option("--port", "-p", help="The gateway's port, where several run.")] = None,
 ) -> None:
     """Let a running gateway take its changed configuration; no stream is dropped.
 
-    The log file is opened anew, too. Host and port need a restart. `kill -HUP` does the same.
+    The log file is opened anew, too. It says which changed settings need a restart. The exit code is 1 where the
+    configuration is broken: then nothing changes. `kill -HUP` does the same, and the log says how it went.
 
     \b
     Examples:
       unbroken reload
       unbroken reload --port 9000
     """
-    from unbroken.gateway.running import running_gateways
+    from unbroken.gateway.running import reload, running_gateways
 
     running = running_gateways()
     if port is not None:
@@ -31,7 +30,13 @@ def reload(
     if len(running) > 1:
         ports = ", ".join(str(gateway.port) for gateway in running)
         fail(f"several gateways run, at ports {ports}: say which with --port")
-    for gateway in running:
-        os.kill(gateway.pid, signal.SIGHUP)
-        said = f"The gateway at port {gateway.port} (process {gateway.pid}) reads its configuration anew;"
-        typer.echo(f"{said} its log says how it went.")
+    gateway = running[0]
+    which = f"the gateway at port {gateway.port} (process {gateway.pid})"
+    verdict = reload(gateway)
+    if verdict is None:
+        fail(f"{which} has not said whether it took its configuration: see its log")
+    if not verdict.is_taken:
+        fail(f"{which} goes on with the configuration that it has: {verdict.said}")
+    typer.echo(f"T{which[1:]} has taken its configuration.")
+    if verdict.said:
+        typer.echo(verdict.said, err=True)

@@ -66,9 +66,14 @@ def _run(config: Path | None, flags: dict[str, dict[str, Any]], model: Path | No
 
     async def run() -> int:
         settings = await read()
-        with remembered(configuration_file(config)) as remember:
+        with remembered(configuration_file(config)) as remembrance:
+
+            def announce(settings: Settings, port: int) -> None:
+                remembrance.note(settings.server.host, port)
+                _announce(settings, port)
+
             return await _server(settings)(
-                settings, read_again=read, announce=lambda settings, port: _announce(settings, port, remember)
+                settings, read_again=read, announce=announce, on_reloaded=remembrance.reloaded
             )
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -86,11 +91,10 @@ def _server(settings: Settings) -> Callable[..., Awaitable[int]]:
     return serve
 
 
-def _announce(settings: Settings, port: int, remember: Callable[[str, int], None]) -> None:
+def _announce(settings: Settings, port: int) -> None:
     from unbroken.gateway.running import root_of
 
     host = settings.server.host
-    remember(host, port)
     shown = f"[{host}]" if ":" in host else host
     typer.secho(f"Unbroken serves at http://{shown}:{port}/v1", bold=True, err=True)
     for upstream in settings.upstream:

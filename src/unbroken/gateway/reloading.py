@@ -9,20 +9,28 @@ import msgspec
 
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import check_address, open_journal
+from unbroken.settings.catalogue import sections, settings_of
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import ServerSettings, Settings
 
 ReadSettings = Callable[[], Awaitable[Settings]]
 """Reads the settings anew; SettingsInvalid where they cannot be used."""
 
+OnReloaded = Callable[[bool, str], None]
+"""Hears whether changed settings have been taken, and what is to be said about it; empty if nothing is."""
+
 
 @contextmanager
 def reloading(
-    journal: Journal, bound: ServerSettings, read_again: ReadSettings, take: Callable[[Settings], Awaitable[None]]
+    journal: Journal,
+    begun: Settings,
+    read_again: ReadSettings,
+    take: Callable[[Settings], Awaitable[None]],
+    on_reloaded: OnReloaded,
 ) -> Iterator[None]:
     """Reads the settings anew on each SIGHUP and has `take` take them, one after the other.
 
-    `bound` is what the server was started with: its address stays as it is.
+    `begun` is what the server was started with: its address, for one, stays as it is.
     """
     loop = asyncio.get_running_loop()
     wanted = asyncio.Event()
@@ -32,9 +40,16 @@ def reloading(
             await wanted.wait()
             wanted.clear()
             try:
-                await take(await _read(bound, read_again))
+                changed = await _read(begun.server, read_again)
+                await take(changed)
             except SettingsInvalid as error:
                 journal.note("reload", message=f"nothing was changed: {error}")
+                on_reloaded(False, str(error))
+                continue
+            if left := waiting_for_a_restart(begun, changed):
+                journal.note("reload", message=left)
+            journal.note("reload", message="the configuration has been taken")
+            on_reloaded(True, left)
 
     task = loop.create_task(reload_when_wanted())
     loop.add_signal_handler(signal.SIGHUP, wanted.set)
@@ -45,13 +60,16 @@ def reloading(
         task.cancel()
 
 
-def note_taken(journal: Journal, bound: ServerSettings, changed: ServerSettings) -> None:
-    """Notes that changed settings hold from now on, but for those that only a new start can take."""
-    if (changed.host, changed.port) != (bound.host, bound.port):
-        journal.note("reload", message="host and port have changed, which needs a restart")
-    if changed.workers != bound.workers:
-        journal.note("reload", message="the number of workers has changed, which needs a restart")
-    journal.note("reload", message="the configuration has been taken")
+def waiting_for_a_restart(begun: Settings, changed: Settings) -> str:
+    """Which of the changed settings only a new start can take, as a sentence; empty if none."""
+    names = [
+        f"{section}.{setting.name}"
+        for section, table in sections()
+        for setting in settings_of(table)
+        if setting.needs_restart
+        and getattr(getattr(begun, section), setting.name) != getattr(getattr(changed, section), setting.name)
+    ]
+    return f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} changed, which needs a restart" if names else ""
 
 
 async def _read(bound: ServerSettings, read_again: ReadSettings) -> Settings:

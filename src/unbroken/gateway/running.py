@@ -6,8 +6,10 @@ its number by now is somebody else.
 
 import fcntl
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from msgspec import Struct
 from unbroken.settings.tree import ServerSettings
 
 ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - addresses to tell from others
+VERDICT = ".reloaded"  # of the file that says how a reload went
+RELOAD_SECONDS = 60.0  # longer than any worker may take
 
 
 class Running(Struct, frozen=True):
@@ -37,12 +41,24 @@ def root_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-@contextmanager
-def remembered(config: Path | None) -> Iterator[Callable[[str, int], None]]:
-    """Gives a function that notes this process as the gateway at a host and port, until the context ends."""
-    written: list[tuple[Path, int]] = []
+class Reloaded(Struct, frozen=True):
+    """How the latest reload of a gateway went; `number` counts them from 1."""
 
-    def note(host: str, port: int) -> None:
+    number: int
+    is_taken: bool
+    said: str
+
+
+class Remembrance:
+    """The files by which other commands know of this process, once it is noted."""
+
+    def __init__(self, config: Path | None) -> None:
+        self._config = str(config.resolve()) if config else ""
+        self._written: tuple[Path, int] | None = None
+        self._reloads = 0
+
+    def note(self, host: str, port: int) -> None:
+        """This process is the gateway at a host and port."""
         folder = _folder()
         with suppress(OSError):  # a machine without such a place has no `unbroken reload`, and that is all
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,18 +66,40 @@ def remembered(config: Path | None) -> Iterator[Callable[[str, int], None]]:
                 return
             path = folder / f"{port}.pid"
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            written.append((path, file))
+            self._written = path, file
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            own = Running(os.getpid(), port, root_of(host, port), str(config.resolve()) if config else "")
-            os.write(file, msgspec.json.encode(own))
+            _verdict_of(port).unlink(missing_ok=True)  # of one that was killed
+            os.write(file, msgspec.json.encode(Running(os.getpid(), port, root_of(host, port), self._config)))
 
-    try:
-        yield note
-    finally:
-        for path, file in written:
+    def reloaded(self, is_taken: bool, said: str) -> None:
+        """Tells `unbroken reload` how it went."""
+        self._reloads += 1
+        if self._written is None:
+            return
+        verdict = self._written[0].with_suffix(VERDICT)
+        with suppress(OSError):
+            new = verdict.with_suffix(".new")
+            new.write_bytes(msgspec.json.encode(Reloaded(self._reloads, is_taken, said)))
+            new.replace(verdict)  # at once: it is read while we write
+
+    def forget(self) -> None:
+        """This process is no gateway any more."""
+        if self._written is not None:
+            path, file = self._written
             with suppress(OSError):
                 path.unlink()
+                path.with_suffix(VERDICT).unlink(missing_ok=True)
             os.close(file)
+
+
+@contextmanager
+def remembered(config: Path | None) -> Iterator[Remembrance]:
+    """What keeps this process in mind as a gateway, by that configuration file, until the context ends."""
+    remembrance = Remembrance(config)
+    try:
+        yield remembrance
+    finally:
+        remembrance.forget()
 
 
 def running_gateways() -> list[Running]:
@@ -79,6 +117,26 @@ def running_gateways() -> list[Running]:
     return sorted(found, key=lambda gateway: gateway.port)
 
 
+def reload(gateway: Running) -> Reloaded | None:
+    """Has a gateway take its changed configuration; gives how it went, None where it does not say so in time."""
+    before = _latest_reload(gateway)
+    with suppress(ProcessLookupError):
+        os.kill(gateway.pid, signal.SIGHUP)
+        latest = time.monotonic() + RELOAD_SECONDS
+        while time.monotonic() < latest and gateway in running_gateways():
+            if (verdict := _latest_reload(gateway)) is not None and verdict != before:
+                return verdict
+            time.sleep(0.05)
+    return None
+
+
+def _latest_reload(gateway: Running) -> Reloaded | None:
+    try:
+        return msgspec.json.decode(_verdict_of(gateway.port).read_bytes(), type=Reloaded)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def places_of(server: ServerSettings, config: Path | None) -> tuple[str | None, list[str]]:
     """Where the gateway that is meant by these settings may be: at their own address, or at one where one runs.
 
@@ -94,6 +152,10 @@ def places_of(server: ServerSettings, config: Path | None) -> tuple[str | None, 
 def _folder() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / "unbroken" if runtime else Path(tempfile.gettempdir()) / f"unbroken-{os.getuid()}"
+
+
+def _verdict_of(port: int) -> Path:
+    return _folder() / f"{port}{VERDICT}"
 
 
 def _is_locked(file: int) -> bool:

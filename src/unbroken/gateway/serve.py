@@ -15,7 +15,7 @@ from unbroken.gateway.app import Gateway
 from unbroken.gateway.connection import connection_class, connection_limits
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import check_address, listen, open_journal
-from unbroken.gateway.reloading import ReadSettings, note_taken, reloading
+from unbroken.gateway.reloading import OnReloaded, ReadSettings, reloading
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import ServerSettings, Settings
 from unbroken.store.log import LogError
@@ -121,6 +121,7 @@ async def serve(
     *,
     read_again: ReadSettings,
     announce: Callable[[Settings, int], None] = lambda settings, port: None,
+    on_reloaded: OnReloaded = lambda is_taken, said: None,
 ) -> int:
     """Serves until it is told to stop; gives the number of the signal that cut the drain short, else 0.
 
@@ -128,6 +129,7 @@ async def serve(
         settings: what to begin with.
         read_again: gives the settings anew when SIGHUP asks for it; SettingsInvalid is noted and nothing changes.
         announce: called with the settings and the port once it listens.
+        on_reloaded: told how each reload went.
 
     Raises:
         SettingsInvalid: it may not, or cannot, listen where it was told to, or cannot use an upstream's files.
@@ -140,11 +142,10 @@ async def serve(
         gateway = Gateway(settings, journal)
         server = GatewayServer(gateway, settings.server, lambda: announce(settings, port))
 
-        async def reload(changed: Settings) -> None:
+        async def take(changed: Settings) -> None:
             await take_settings(server, gateway, changed)
-            note_taken(journal, settings.server, changed.server)
 
-        with reloading(journal, settings.server, read_again, reload):
+        with reloading(journal, settings, read_again, take, on_reloaded):
             await serve_at(listening, server, gateway)
         journal.note("stopped")
         return server.forced_by
@@ -183,6 +184,7 @@ async def take_settings(server: GatewayServer, gateway: Gateway, changed: Settin
     gateway.apply(changed)
     gateway.journal.reopen(format=changed.log.format, file=changed.log.file)
     server.apply(changed.server)
+    _allow_open_files(changed.server.connections)
     await gateway.start()
 
 

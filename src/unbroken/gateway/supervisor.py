@@ -11,7 +11,7 @@ from typing import assert_never
 from unbroken.gateway.engine_share import EngineShare
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import check_address, listen, open_journal
-from unbroken.gateway.reloading import ReadSettings, note_taken, reloading
+from unbroken.gateway.reloading import OnReloaded, ReadSettings, reloading
 from unbroken.gateway.supervisor_place import Place
 from unbroken.gateway.worker_metrics import of_all_workers
 from unbroken.gateway.worker_words import (
@@ -38,6 +38,7 @@ async def supervise(
     *,
     read_again: ReadSettings,
     announce: Callable[[Settings, int], None] = lambda settings, port: None,
+    on_reloaded: OnReloaded = lambda is_taken, said: None,
     chance: Callable[[], float] = random.random,
 ) -> int:
     """Has `server.workers` processes serve until it is told to stop; otherwise the same as `serve`.
@@ -51,7 +52,8 @@ async def supervise(
     journal = open_journal(settings)
     try:
         supervisor = Supervisor(settings, listening, journal, chance, lambda: announce(settings, port))
-        with reloading(journal, settings.server, read_again, supervisor.take), _told_to_stop(supervisor.stop):
+        taking = reloading(journal, settings, read_again, supervisor.take, on_reloaded)
+        with taking, _told_to_stop(supervisor.stop):
             await supervisor.run()
         journal.note("stopped")
         return supervisor.forced_by
@@ -72,7 +74,6 @@ class Supervisor:
         on_serving: Callable[[], None],
     ) -> None:
         self._settings = settings
-        self._bound = settings.server
         self._listening = listening
         self._journal = journal
         self._on_serving = on_serving
@@ -126,7 +127,6 @@ class Supervisor:
             raise SettingsInvalid(refusal)
         self._journal.reopen(format=changed.log.format, file=changed.log.file)
         await self._engines.configure(changed)
-        note_taken(self._journal, self._bound, changed.server)
 
     def _first_words(self, place: Place) -> list[ToWorker]:
         return [Begin(place.number, len(self._places), self._settings), *self._engines.told()]

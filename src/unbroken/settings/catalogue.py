@@ -25,6 +25,8 @@ class Setting:
     kind: inspect.Type
     description: str
     is_secret: bool
+    #: Whether a gateway that runs goes on with what it was started with.
+    needs_restart: bool
     #: None where it has to be given.
     default: object | None
 
@@ -46,15 +48,21 @@ def settings_of(table: type[Struct]) -> tuple[Setting, ...]:
     assert isinstance(info, inspect.StructType)
     found = []
     for field, known in zip(fields(table), info.fields, strict=True):
-        kind, description, is_secret = known.type, "", False
+        kind, description, extra = known.type, "", dict[str, Any]()
         if isinstance(kind, inspect.Metadata):
             description = (kind.extra_json_schema or {}).get("description", "")
-            is_secret = (kind.extra or {}).get("secret", False)
+            extra = kind.extra or {}
             kind = kind.type
         default = field.default_factory() if callable(field.default_factory) else field.default
         found.append(
             Setting(
-                field.name, field.type, kind, description, is_secret, None if default is msgspec.NODEFAULT else default
+                field.name,
+                field.type,
+                kind,
+                description,
+                is_secret=extra.get("secret", False),
+                needs_restart=extra.get("restart", False),
+                default=None if default is msgspec.NODEFAULT else default,
             )
         )
     return tuple(found)

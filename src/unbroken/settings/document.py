@@ -20,7 +20,8 @@ INTRODUCTION = """\
 `unbroken serve --config unbroken.toml` reads a TOML file; without `--config` it takes `unbroken.toml` in the current
 directory, if there is one. Then the environment, then the flags of the command line: the later wins. Every setting has
 a default, so that a file needs only what is different. `unbroken doctor` checks it all and says what to do; SIGHUP, or
-`unbroken reload`, takes a changed file without dropping a stream (host, port and connection limits need a restart).
+`unbroken reload`, takes a changed file without dropping a stream. What is marked *restart* needs one: the log, and
+`unbroken reload`, say which of these have changed.
 
 * **Environment.** A setting of a table that is there once has a variable, named below. A list is written with commas.
   An empty variable is none. `UNBROKEN_KEYS_APP` is the key `app` of `[keys]`.
@@ -109,8 +110,9 @@ def _rows(name: str, table: type[Struct]) -> str:
     for setting in settings_of(table):
         if setting.table is None:
             default = "must be given" if setting.default is None else f"`{_toml(setting.default)}`"
+            meaning = f"{setting.description} (*restart*)" if setting.needs_restart else setting.description
             by_variable = f"<br>`{variable(section, setting.name)}`" if has_variables else ""
-            lines.append(f"| `{setting.name}`{by_variable} | {default} | {setting.expected} | {setting.description} |")
+            lines.append(f"| `{setting.name}`{by_variable} | {default} | {setting.expected} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -14,8 +14,9 @@ Patience = Annotated[float, Meta(ge=0.05, le=86_400)]
 _HIDDEN = "***"
 
 
-def _says(description: str, *, is_secret: bool = False, **bounds: Any) -> Meta:
-    return Meta(description=description, extra={"secret": True} if is_secret else None, **bounds)
+def _says(description: str, *, is_secret: bool = False, restart: bool = False, **bounds: Any) -> Meta:
+    extra = {"secret": is_secret, "restart": restart}
+    return Meta(description=description, extra={name: True for name, holds in extra.items() if holds} or None, **bounds)
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,12 +41,18 @@ def _hidden(value: Any) -> Any:
 class ServerSettings(Section, frozen=True, kw_only=True):
     """Where and how the gateway listens."""
 
-    host: Annotated[str, _says("address to bind; beyond loopback only with at least one key", min_length=1)] = (
-        "127.0.0.1"
-    )
-    port: Annotated[int, _says("TCP port; 0 takes a free one", ge=0, le=65535)] = 8080
+    host: Annotated[
+        str, _says("address to bind; beyond loopback only with at least one key", restart=True, min_length=1)
+    ] = "127.0.0.1"
+    port: Annotated[int, _says("TCP port; 0 takes a free one", restart=True, ge=0, le=65535)] = 8080
     workers: Annotated[
-        int, _says("processes that serve; more than one use more than one core, and share the engines", ge=1, le=256)
+        int,
+        _says(
+            "processes that serve; more than one use more than one core, and share the engines",
+            restart=True,
+            ge=1,
+            le=256,
+        ),
     ] = 1
     body_limit: Annotated[int, _says("largest request body in bytes; more is a 413", ge=1, le=1 << 30)] = 32 << 20
     header_limit: Annotated[
@@ -113,10 +120,11 @@ class StoreSettings(Section, frozen=True, kw_only=True):
             "`sqlite` keeps them in a file of the user's own; `sqlite:///PATH` in this one; `redis://…`, `rediss://…`"
             " or `valkey://…` in a server that many hosts share; `memory` in this process only",
             is_secret=True,
+            restart=True,
             min_length=1,
         ),
     ] = "sqlite"
-    retention: Annotated[Seconds, _says("seconds that a stream is kept after its end")] = 3600.0
+    retention: Annotated[Seconds, _says("seconds that a stream is kept after its end", restart=True)] = 3600.0
     orphan_grace: Annotated[
         Seconds, _says("seconds that a durable stream goes on without a reader; work in the background has no limit")
     ] = 60.0
@@ -126,16 +134,31 @@ class StoreSettings(Section, frozen=True, kw_only=True):
     orphan_grace_most: Annotated[Seconds, _says("longest time that a request may ask for instead")] = 3600.0
     lease: Annotated[
         float,
-        _says("seconds after which a process that does not say that it lives loses its streams", ge=0.5, le=600),
+        _says(
+            "seconds after which a process that does not say that it lives loses its streams",
+            restart=True,
+            ge=0.5,
+            le=600,
+        ),
     ] = 4.0
-    patience: Annotated[Seconds, _says("seconds that a commit is tried again before the store is taken for lost")] = 5.0
+    patience: Annotated[
+        Seconds, _says("seconds that a commit is tried again before the store is taken for lost", restart=True)
+    ] = 5.0
     synchronous: Annotated[
         Literal["normal", "full"],
-        _says("SQLite only: `full` waits for the disk at each commit, so that a loss of power loses nothing either"),
+        _says(
+            "SQLite only: `full` waits for the disk at each commit, so that a loss of power loses nothing either",
+            restart=True,
+        ),
     ] = "normal"
     live_bytes: Annotated[
         int,
-        _says("bytes of streams that have not ended, in all; beyond it new ones are refused", ge=1 << 20, le=1 << 50),
+        _says(
+            "bytes of streams that have not ended, in all; beyond it new ones are refused",
+            restart=True,
+            ge=1 << 20,
+            le=1 << 50,
+        ),
     ] = 1 << 30
 
 
