@@ -523,9 +523,26 @@ async def test_when_every_upstream_is_left_alone_the_client_is_told_when_to_come
     answer = await gateway.stream()
     assert answer.status == 503
     assert answer.error["code"] == "no_upstream"
-    assert answer.error["message"].startswith('no upstream for "m" is well')
-    assert "retry-after" in answer.headers
+    message = 'no upstream for "m" is well: "up0" answered with a server error (500); one is asked again in 10 s'
+    assert answer.error["message"] == message
+    assert answer.headers["retry-after"] == "10"
+    count = await gateway.client.post("/messages/count_tokens", json=gateway.body())
+    assert count.json()["error"]["message"] == message
+    assert count.headers["retry-after"] == "10"
     assert len(upstream.requests) == seen
+
+
+async def test_when_all_are_left_alone_the_first_to_be_asked_again_decides(
+    serve, upstream: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    upstream.always(Script((Reset(),)))
+    other.always(overloaded())
+    gateway = await serve(upstream, other, retries={"attempts": 3, "breaker_failures": 1, "breaker_cooldown": 90.2})
+    await gateway.stream()
+    answer = await gateway.stream()
+    assert answer.error["message"].startswith('no upstream for "m" is well: "up0" closed the connection before it')
+    assert '; "up1" was overloaded (503); one is asked again in 9' in answer.error["message"]
+    assert int(answer.headers["retry-after"]) in (90, 91)
 
 
 async def test_a_request_that_fails_by_itself_takes_no_upstream_from_others(serve, upstream: ScriptedUpstream) -> None:

@@ -27,7 +27,15 @@ async def test_a_gateway_is_ready_while_an_upstream_may_be_asked(serve, upstream
     await gateway.ask()
     response = await probe(gateway, "/readyz")
     assert response.status_code == 503
-    assert response.json() == {"status": "not ready", "upstreams": {"up0": "open"}}
+    assert response.json() == {"status": "not ready", "upstreams": {"up0": "left alone"}}
+
+
+async def test_an_upstream_that_is_probed_next_is_on_trial(serve, upstream: ScriptedUpstream) -> None:
+    gateway = await serve(upstream, retries={"breaker_failures": 1, "attempts": 1, "breaker_cooldown": 0})
+    upstream.script(error(500, "broken"))
+    await gateway.ask()
+    response = await probe(gateway, "/readyz")
+    assert response.json() == {"status": "ready", "upstreams": {"up0": "on trial"}}
 
 
 async def test_a_gateway_without_upstreams_is_not_ready(serve) -> None:
@@ -53,7 +61,7 @@ async def test_strangers_hear_whether_but_not_why(serve, upstream: ScriptedUpstr
     response = await probe(gateway, "/readyz", authorization="Bearer wrong")
     assert response.json() == {"status": "ready"}
     response = await probe(gateway, "/readyz", authorization="Bearer sk-app-secret")
-    assert response.json() == {"status": "ready", "upstreams": {"up0": "closed"}}
+    assert response.json() == {"status": "ready", "upstreams": {"up0": "well"}}
 
 
 async def test_probes_do_not_fill_the_log(serve, upstream: ScriptedUpstream) -> None:

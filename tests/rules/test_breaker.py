@@ -63,6 +63,12 @@ def test_after_the_cooldown_one_request_probes() -> None:
     assert not probing.allows(22.9)
 
 
+def test_it_tells_how_long_it_is_closed_to_requests() -> None:
+    breaker = failed(NEW, 1.0, 2.0, 3.0)
+    assert (NEW.wait(1.0), breaker.wait(3.0), breaker.wait(9.5), breaker.wait(13.0)) == (0.0, 10.0, 3.5, 0.0)
+    assert breaker.after_start(14.0).wait(15.0) == 9.0
+
+
 def test_a_probe_that_fails_opens_it_for_another_cooldown() -> None:
     breaker = failed(NEW, 1.0, 2.0, 3.0).after_start(13.0).after_failure(14.0)
     assert not breaker.allows(23.9)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from unbroken.chat.error import RequestRefused
-from unbroken.chat.fault import Failure, Fault, UpstreamFailed
+from unbroken.chat.fault import UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.gateway.answers import create_answer
 from unbroken.gateway.call import Call
@@ -39,12 +39,13 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Counts a question's tokens: exactly where the upstream can, else by its length, and then a header says so."""
     body = await call.read_json_body(gateway.settings.server.body_limit)
     request = read_count_request(body)
-    candidates = gateway.upstreams.candidates(request.model, call.connection.loop.time())
+    now = call.connection.loop.time()
+    candidates = gateway.upstreams.candidates(request.model, now)
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
     try:
         if not candidates:
-            raise UpstreamFailed(Failure(Fault.NO_UPSTREAM, "no upstream is well", retry_after=1.0))
+            raise UpstreamFailed(gateway.upstreams.nobody_left(request.model, now))
         target = candidates[0]
         upstream = gateway.upstreams.get(target.upstream)
         if upstream.dialect is ANTHROPIC_MESSAGES:

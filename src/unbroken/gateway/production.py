@@ -134,7 +134,7 @@ class Production:
             for target in upstreams.candidates(self._request.model, self._loop.time())
         ]
         if not candidates:
-            raise UpstreamFailed(self._nobody_left())
+            raise UpstreamFailed(upstreams.nobody_left(self._request.model, self._loop.time()))
         failures: list[tuple[Failure, Target]] = []
         at = tries_here = 0
         while True:
@@ -247,11 +247,6 @@ class Production:
         self.account.failure = failure
         is_wished = failure.fault in (Fault.CLIENT_LEFT, Fault.CANCELLED)
         self.state = next_state(self.state, Step.CANCEL if is_wished else Step.FAIL)
-
-    def _nobody_left(self) -> Failure:
-        model = self._request.model
-        message = f'no upstream for "{model}" is well: each has failed several times in a row and is left alone'
-        return Failure(Fault.NO_UPSTREAM, message, retry_after=1.0)
 
     def _told(self, failures: Sequence[tuple[Failure, Target]]) -> Failure:
         telling = most_telling([failure for failure, _ in failures])

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import ceil
 
 import msgspec
 
@@ -13,7 +14,7 @@ from unbroken.gateway.journal import Journal
 from unbroken.gateway.metrics import UpstreamSnapshot
 from unbroken.gateway.questions import DIALECTS
 from unbroken.rules.breaker import Breaker, Circuit
-from unbroken.rules.our_words import in_our_words
+from unbroken.rules.our_words import deed, in_our_words
 from unbroken.rules.routing import Route, RoutingTable, Served, Target, in_order
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import RetrySettings, Settings, UpstreamSettings
@@ -58,6 +59,11 @@ ENGINE_IDLE_SECONDS = 4.0  # llama.cpp's server closes idle connections after fi
 #: Characters of a configured header's value from which it may be a secret; `true` or `beta=2` are none.
 MIN_SECRET = 8
 
+#: What `/readyz` says of an upstream by its circuit.
+STANDING = {Circuit.CLOSED: "well", Circuit.OPEN: "left alone", Circuit.PROBING: "on trial"}
+
+MOST_TOLD = 4  # upstreams of which a client is told why they are left alone
+
 NewEngine = Callable[[UpstreamSettings], EngineView]
 """Gives the engine that an upstream's settings ask for."""
 
@@ -74,6 +80,8 @@ class Upstream:
         #: What it speaks.
         self.dialect: Dialect = DIALECTS[settings.dialect]
         self.breaker = Breaker(retries.breaker_failures, retries.breaker_cooldown)
+        #: What it did when its circuit last counted a failure, in words of ours.
+        self.last_deed = ""
         self.open_requests = 0
         self._connect_timeout = connect_timeout
         # Headers may hold keys too, such as an `api-key` of their own kind.
@@ -184,7 +192,7 @@ class Upstream:
         """Its state in a few words."""
         if self.engine is not None and self.engine.address is None:
             return self.engine.state.sentence
-        return self.breaker.circuit(now).value
+        return STANDING[self.breaker.circuit(now)]
 
     async def close(self) -> None:
         """Lets running answers end, then stops what belongs to it."""
@@ -280,6 +288,16 @@ class Upstreams:
             chance=self._chance,
         )
 
+    def nobody_left(self, model: str, now: float) -> Failure:
+        """Why nobody can be asked for `model`, and after how many seconds somebody can be."""
+        names = dict.fromkeys(target.upstream for tier in self.table.tiers(model) for target in tier)
+        left_alone = [upstream for name in names if not (upstream := self._by_name[name]).breaker.allows(now)]
+        wait = min((upstream.breaker.wait(now) for upstream in left_alone), default=1.0)
+        deeds = [f'"{upstream.name}" {upstream.last_deed}' for upstream in left_alone[:MOST_TOLD]]
+        why = "; ".join([*deeds, f"one is asked again in {ceil(wait)} s"])
+        message = f'no upstream for "{model}" is well: {why}'
+        return Failure(Fault.NO_UPSTREAM, message, retry_after=wait)
+
     def get(self, name: str) -> Upstream:
         """The upstream of this name."""
         return self._by_name[name]
@@ -301,6 +319,7 @@ class Upstreams:
         elif failure.fault not in NOT_ITS_FAULT and not upstream.doubt_engine(failure):
             mark = _mark_of(request) if failure.fault in SAID_BY_IT else None
             upstream.breaker = upstream.breaker.after_failure(now, mark)
+            upstream.last_deed = deed(failure)
         after = upstream.breaker.circuit(now)
         if after is not before and Circuit.CLOSED in (before, after):
             # What closes it may be a failure too: a refusal is an answer.

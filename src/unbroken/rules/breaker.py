@@ -36,6 +36,12 @@ class Breaker:
         since = self.opened_at if self.probe_at is None else self.probe_at
         return Circuit.PROBING if now - since >= self.cooldown else Circuit.OPEN
 
+    def wait(self, now: float) -> float:
+        """Seconds from `now` until a request may go to the upstream, unless a probe ends well before."""
+        if self.allows(now) or self.opened_at is None:
+            return 0.0
+        return (self.opened_at if self.probe_at is None else self.probe_at) + self.cooldown - now
+
     def allows(self, now: float) -> bool:
         """Whether a request may go to the upstream at `now`."""
         return self.circuit(now) is not Circuit.OPEN

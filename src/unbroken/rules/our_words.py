@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from unbroken.chat.fault import Failure, Fault
 
-#: What an upstream did whose answer failed so; said behind its name.
+#: What an upstream did whose answer failed so.
 DEED: Mapping[Fault, str] = {
     Fault.CONNECT: "could not be reached",
     Fault.CONNECT_TIMEOUT: "took too long to connect",
@@ -69,4 +69,9 @@ def in_our_words(failure: Failure) -> str:
     """What the log may say of a failure: its message where that is ours, else what kind it is, and which status."""
     if failure.fault in TOLD_BY_US and not failure.is_quoted:
         return failure.message
+    return deed(failure)
+
+
+def deed(failure: Failure) -> str:
+    """What kind of failure it is, and which status the upstream gave; said behind the upstream's name."""
     return f"{DEED[failure.fault]} ({failure.status})" if failure.status else DEED[failure.fault]
