@@ -3,10 +3,19 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.gateway.lane_answers import DURABLE, Asked, read_events, spoken
+from tests.gateway.lane_answers import DURABLE, Asked, Played, read_events, spoken
 from tests.gateway.lane_scripts import scripts
 from tests.gateway.lane_stage import check
-from tests.gateway.lane_steps import HAPPENS, ClientGoesOn, ClientLeaves, Read, Silence, Step, UpstreamLeaves
+from tests.gateway.lane_steps import (
+    HAPPENS,
+    ClientGoesOn,
+    ClientIsSlow,
+    ClientLeaves,
+    Read,
+    Silence,
+    Step,
+    UpstreamLeaves,
+)
 from tests.gateway.lane_upstreams import ALPHABET, CHAT, PAIRS, UPSTREAMS, chat, chunk, data_line, words
 from unbroken.gateway.attempt import FITS_BEFORE_LANE
 
@@ -111,6 +120,39 @@ def test_gaps_between_texts_are_counted_as_they_were() -> None:
         line for line in answer.metrics.decode().splitlines() if line.startswith("unbroken_inter_token_seconds_b")
     ]
     assert len({line.split()[-1] for line in buckets}) > 3
+
+
+def gaps_in(answer: Played) -> tuple[float, float]:
+    """How many gaps between tokens the metrics have, and their sum in seconds."""
+    lines = [line.rpartition(" ") for line in answer.metrics.decode().splitlines()]
+    count, sum = (
+        next(float(value) for name, _, value in lines if name.startswith(f"unbroken_inter_token_seconds_{what}"))
+        for what in ("count", "sum")
+    )
+    return count, sum
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+@pytest.mark.parametrize("ending", ["silence", "pause", "cut"])
+def test_the_time_of_gaps_ends_with_the_last_that_is_counted(count: int, ending: str) -> None:
+    """Whether a lane or the long way has counted them, and however the answer ends."""
+    steps = [step for read in CHAT.says(*ALPHABET[:count]) for step in (Silence(0.25), read)]
+    ends = {
+        "silence": [Silence(40.0)],
+        "pause": [
+            ClientIsSlow(),
+            Silence(5.0),
+            ClientGoesOn(),
+            Silence(0.5),
+            *CHAT.says(ALPHABET[20]),
+            UpstreamLeaves(),
+        ],
+        "cut": [Silence(2.0), UpstreamLeaves()],
+    }
+    counted, seconds = gaps_in(check(Asked(), *CHAT.begins, *steps, *ends[ending]))
+    more = 0.5 if ending == "pause" else 0.0
+    assert counted == count - 1 + bool(more)
+    assert seconds == pytest.approx(0.25 * (count - 1) + more)
 
 
 @pytest.mark.parametrize("durable", ["", DURABLE])

@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from unbroken.gateway.metrics import MAX_SERIES
 from unbroken.settings.tree import UpstreamSettings
-from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, text
+from unbroken.upstream.scripted import Gate, ScriptedUpstream, all_at_once, cut_after, error, hold_after, text
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +52,15 @@ async def test_requests_tokens_and_times_are_counted(serve, upstream: ScriptedUp
     assert found.value("unbroken_upstream_up", upstream="up0") == 1
     assert found.value("unbroken_upstream_open_requests", upstream="up0") == 0
     assert found.value("unbroken_open_streams") == 0
+
+
+async def test_the_time_between_tokens_is_that_of_the_gaps_that_are_counted(serve, upstream: ScriptedUpstream) -> None:
+    gateway = await serve(upstream)
+    upstream.script(text("one two three") | all_at_once())
+    await gateway.stream()
+    found, here = await scrape(gateway), {"model": "m", "upstream": "up0"}
+    assert found.value("unbroken_inter_token_seconds_count", **here) == 0
+    assert found.value("unbroken_inter_token_seconds_sum", **here) == 0
 
 
 async def test_buckets_only_grow(serve, upstream: ScriptedUpstream) -> None:

@@ -196,7 +196,6 @@ class Gateway:
         answered.duration.observe(now - started_at)
         if first_token is not None:
             answered.first_token.observe(first_token)
-            answered.gaps.total += now - account.first_token_at
         is_wished = production.state is State.CANCELLED
         self.journal.note(
             "request",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.gateway.lane import Lane, NewLane
-from unbroken.gateway.metrics import GAP_BOUNDS
+from unbroken.gateway.metrics import GAP_BOUNDS, Buckets
 from unbroken.gateway.response_heads import why_refused, why_unreadable
 from unbroken.settings.tree import TimeoutSettings
 from unbroken.upstream.http import Connection
@@ -45,6 +45,7 @@ class StreamAttempt:
     """
 
     __slots__ = (
+        "_all_gaps",
         "_connection",
         "_error",
         "_fits",
@@ -71,6 +72,7 @@ class StreamAttempt:
         "_time",
         "_timeouts",
         "_timer",
+        "_uncounted",
         "_waits_for",
         "begun",
         "ended",
@@ -86,7 +88,7 @@ class StreamAttempt:
         on_blocks: Callable[[list[Block], bool], None],
         timeouts: TimeoutSettings,
         *,
-        gaps: list[int],
+        gaps: Buckets,
         secret: str = "",
         tells_progress: bool = False,
         read_error: ErrorReader,
@@ -110,7 +112,7 @@ class StreamAttempt:
         self._held: list[Block] = []
         self._held_bytes = 0
         self._error: WholeResponse | None = None
-        self._gaps = gaps
+        self._all_gaps, self._gaps = gaps, gaps.counts
         self._new_lane = new_lane
         self._lane: Lane | None = None
         self._fitted: Template | None = None  # by the last chunks
@@ -124,6 +126,7 @@ class StreamAttempt:
         self.headers: Headers = ()
         self._waits_for = Fault.HEADERS_TIMEOUT
         self._last = 0.0  # when the upstream last gave a sign of life, or was asked
+        self._uncounted = 0.0  # seconds behind the first token that are in no gap: `_last` has gone on without one
         self._timer: asyncio.TimerHandle | None = None
         self._has_passed = False  # the limit, when it was looked at last
         self._connection: Connection | None = None
@@ -189,7 +192,7 @@ class StreamAttempt:
             else:
                 failure = self._hold(blocks, self._time()) or failure
         elif self._tells_progress:
-            self._last = self._time()
+            self._go_on()
         if progress is not _OPEN or failure is not None:
             self._settle(progress, failure)
 
@@ -198,6 +201,13 @@ class StreamAttempt:
         self._gaps[bisect_right(GAP_BOUNDS, now - self._last)] += 1
         self._last = now
         self._on_blocks(blocks, ends)
+
+    def _go_on(self) -> None:
+        """Has the time run from now, without counting what has passed as a gap between tokens."""
+        now = self._time()
+        if self.first_token_at:
+            self._uncounted += now - self._last
+        self._last = now
 
     def open_lane(self) -> None:
         if self._fitted is None or self._new_lane is None or self._connection is None or self._is_over:
@@ -252,7 +262,7 @@ class StreamAttempt:
         if self._lane is not None:
             self._lane.leave()
         if self.first_token_at:
-            self._last = self._time()
+            self._go_on()
         if self._connection is not None and not self._is_over:
             if is_paused:
                 self._connection.pause()
@@ -303,6 +313,7 @@ class StreamAttempt:
             return
         self._is_over = True
         self._disarm()
+        self._add_gaps()
         if self._connection is not None:
             self._connection.release()
         if not self.ended.done():
@@ -315,8 +326,14 @@ class StreamAttempt:
         self._disarm()
         if self._lane is not None:
             self._lane.leave()
+        self._add_gaps()
         if self._connection is not None:
             self._connection.close()
+
+    def _add_gaps(self) -> None:
+        """Adds the time of the gaps that were counted: up to the last of them, and not to the end."""
+        if self.first_token_at:
+            self._all_gaps.total += self._last - self.first_token_at - self._uncounted
 
     def _fail(self, failure: Failure) -> None:
         if self._is_over:

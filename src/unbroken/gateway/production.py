@@ -216,7 +216,7 @@ class Production:
             question.relay,
             on_blocks,
             timeouts,
-            gaps=self._means.metrics.answered(target.public, target.upstream).gaps.counts,
+            gaps=self._means.metrics.answered(target.public, target.upstream).gaps,
             secret=upstream.secret,
             tells_progress=upstream.is_engine or question.holds_back,
             read_error=upstream.read_error,
