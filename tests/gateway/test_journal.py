@@ -20,7 +20,7 @@ from unbroken.upstream.scripted import (
     text,
 )
 
-from .conftest import settings_of
+from .conftest import settings_of, upstream_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -170,6 +170,50 @@ async def test_other_calls_have_a_line_too(serve, upstream: ScriptedUpstream, di
         ("refused", "c", 401, "invalid_api_key"),
         ("refused", "d", 404, "model_not_found"),
         ("refused", "e", 400, None),
+    ]
+
+
+async def test_a_refusal_says_which_model_was_asked_for_and_which_field_is_wrong(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    gateway = await serve(upstream)
+    count, responses = "/messages/count_tokens", "/responses"
+    for path, asked in (
+        ("/chat/completions", gateway.body(model="unknown")),
+        ("/chat/completions", gateway.body(model="u" * 5000)),
+        (count, gateway.body(model="unknown")),
+        (responses, {"model": "m", "input": [{"type": "message", "role": 5, "content": "private"}]}),
+        ("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "private"}, {"private": 1}]}),
+        ("/chat/completions", gateway.body(metadata={"private": 1}, logit_bias={"private": 1}, stop={"private": 1})),
+    ):
+        await gateway.client.post(path, json=asked)
+    lines = [line for line in gateway.log_lines() if line["event"] == "refused"]
+    assert [(line["status"], line.get("model"), line.get("param")) for line in lines] == [
+        (404, "unknown", None),
+        (404, "u" * 100, None),
+        (404, "unknown", None),
+        (400, "m", "input[0]"),
+        (400, None, "messages[1].role"),
+        (400, None, "stop"),
+    ]
+    assert "private" not in str(lines)
+
+
+async def test_who_answered_is_said_only_where_it_is_not_who_was_asked(serve, upstream: ScriptedUpstream) -> None:
+    aliased = upstream_settings("up0", upstream, models=("m",))
+    routes = [{"model": "alias", "upstreams": ["up0:m"]}]
+    gateway = await serve(aliased, route=routes, retries={"attempts": 1, "breaker_failures": 1})
+    await gateway.ask()
+    await gateway.ask(model="alias")
+    upstream.always(error(503, "busy"))
+    await gateway.ask()
+    await gateway.ask()
+    lines = [line for line in gateway.log_lines() if line["event"] == "request"]
+    assert [(line["model"], line.get("answered"), line["outcome"]) for line in lines] == [
+        ("m", None, "finished"),
+        ("alias", "m", "finished"),
+        ("m", None, "overloaded"),
+        ("m", None, "no_upstream"),
     ]
 
 

@@ -57,6 +57,7 @@ async def send_answer(
     `body` is what the client sent of it, `echo` are fields that the answer repeats.
     """
     started_at = call.connection.loop.time()
+    call.asked_model = request.model
     durability = read_durability(call.headers, gateway.settings.store, key_name, is_background=is_background)
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(unknown_model(request.model, await gateway.model_names()))

@@ -65,6 +65,8 @@ ROUTES: dict[str, dict[str, Handler]] = {
 #: Routes that a probe may call without a key.
 OPEN = ("/healthz", "/readyz")
 
+MAX_LOGGED_NAME = 100  # characters of a model's or a field's name in the line of a refused request
+
 #: Routes that are called so often and say so little that the log has only their failures.
 QUIET = (*OPEN, "/metrics")
 
@@ -205,7 +207,7 @@ class Gateway:
             id=origin.request_id,
             key=origin.key_name or None,
             model=request.model,
-            answered=account.model if account.model != request.model else None,
+            answered=account.model if account.model not in ("", request.model) else None,
             upstream=account.upstream or None,
             attempts=account.attempts,
             continued=len(account.continuations) or None,
@@ -248,7 +250,7 @@ class Gateway:
     async def _refuse(self, call: Call, error: RequestRefused | LogError | ClientLeft) -> None:
         match error:
             case RequestRefused():
-                call.refused_for = error.error.code
+                call.refused_for, call.refused_param = error.error.code, error.error.param
                 await call.respond_error(error.error)
             case LogError():
                 refusal = told(error)
@@ -319,7 +321,9 @@ class Gateway:
             status=call.status,
             id=call.request_id.decode(),
             key=call.key_name or None,
+            model=call.asked_model[:MAX_LOGGED_NAME] or None,
             code=call.refused_for,
+            param=call.refused_param[:MAX_LOGGED_NAME] if call.refused_param and call.status == 400 else None,
             duration_s=round(seconds, 6),
         )
 

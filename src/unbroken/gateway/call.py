@@ -37,6 +37,7 @@ class Call:
     __slots__ = (
         "_exchange",
         "_scope",
+        "asked_model",
         "connection",
         "dialect",
         "headers",
@@ -46,6 +47,7 @@ class Call:
         "own_headers",
         "path",
         "refused_for",
+        "refused_param",
         "request_id",
         "rest",
         "route",
@@ -64,11 +66,13 @@ class Call:
         self.own_headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.request_id)]
         #: Status of the response, 0 until it has been sent.
         self.status = 0
-        #: For the log and the metrics: the route's pattern, the name of the caller's key, the code of a refusal.
-        self.route = self.key_name = ""
+        #: For the log and the metrics: the route's pattern, the name of the caller's key, the model that was asked for,
+        #: the code of a refusal and the parameter that it names.
+        self.route = self.key_name = self.asked_model = ""
         #: The dialect that the client speaks: its errors and keep-alives are in it.
         self.dialect: Dialect = OPENAI_CHAT
         self.refused_for: str | None = None
+        self.refused_param: str | None = None
         #: What the handler has left to be done once it is through: a stream may wait for hours, and the handler, with
         #: all that it has, need not wait with it.
         self.rest: Awaitable[None] | None = None

@@ -39,6 +39,7 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     """Counts a question's tokens: exactly where the upstream can, else by its length, and then a header says so."""
     body = await call.read_json_body(gateway.settings.server.body_limit)
     request = read_count_request(body)
+    call.asked_model = request.model
     now = call.connection.loop.time()
     candidates = gateway.upstreams.candidates(request.model, now)
     if not gateway.upstreams.table.tiers(request.model):

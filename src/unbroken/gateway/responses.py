@@ -47,6 +47,7 @@ async def create_response(gateway: "Gateway", call: Call, key_name: str) -> None
     """Serves one request, and keeps the response unless the client does not want it kept."""
     body = await call.read_json_body(gateway.settings.server.body_limit)
     request = OPENAI_RESPONSES.read_request(body)
+    call.asked_model = request.model
     is_background = request.fields.get("background") == _TRUE
     asked = await _with_earlier(gateway, request, key_name)
     _checked(input_items(asked))
