@@ -372,6 +372,28 @@ async def test_a_response_repeats_its_request(serve, upstream: ScriptedUpstream,
 # --- what is refused
 
 
+async def test_what_was_not_made_in_the_background_cannot_be_cancelled(serve, upstream: ScriptedUpstream) -> None:
+    """D11"""
+    gateway = await serve(upstream, keys=KEYS)
+    id = (await answered(gateway))["id"]
+    response = await gateway.client.post(f"/responses/{id}/cancel")
+    assert check_error(response, 400, None, None) == "Cannot cancel a synchronous response."
+    for_bob = await gateway.client.post(f"/responses/{id}/cancel", headers=BOB)
+    assert for_bob.status_code == 404
+    assert (await gateway.client.post("/responses/resp_none/cancel")).status_code == 404
+
+
+async def test_a_background_response_whose_stream_is_forgotten_is_given_as_it_is(
+    serve, upstream: ScriptedUpstream
+) -> None:
+    gateway = await serve(upstream)
+    id = (await answered(gateway, background=True, stream=True))["id"]
+    kept = (await gateway.client.get(f"/responses/{id}")).json()
+    await gateway.gateway.durable.log.forget(id)
+    cancelled = await gateway.client.post(f"/responses/{id}/cancel")
+    assert (cancelled.status_code, cancelled.json()) == (200, kept)
+
+
 async def test_a_kept_response_that_was_not_durable_has_no_events(serve, upstream: ScriptedUpstream) -> None:
     gateway = await serve(upstream)
     id = (await answered(gateway))["id"]

@@ -40,6 +40,7 @@ MOST_LISTED = 100
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
 _SEQUENCE_NUMBER = re.compile(r"-1|[0-9]{1,18}", re.ASCII)
+_read_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _TRUE, _FALSE = Raw(b"true"), Raw(b"false")
 
 
@@ -113,7 +114,12 @@ async def cancel_response(gateway: "Gateway", call: Call, key_name: str) -> None
         raise _unknown(id)
     stream = await _stream(gateway, id, key_name)
     if stream is None:
-        raise _unknown(id)
+        kept = await gateway.responses.get(id, key_name)
+        if kept is None:
+            raise _unknown(id)
+        if _read_members(kept.body).get("background") != _TRUE:
+            raise invalid("Cannot cancel a synchronous response.")
+        return await call.respond_json(kept.body)  # it is whole, and its stream forgotten: nothing is left to stop
     await gateway.durable.cancel(stream.record.id)
     await _send_unkept(gateway, call, id, "", key_name)
 
