@@ -1,5 +1,7 @@
 """What a client is told when its request cannot be served: status, envelope, request id."""
 
+import gzip
+
 import msgspec
 import pytest
 
@@ -81,6 +83,24 @@ async def test_what_is_not_called_json_is_a_415(serve, upstream: ScriptedUpstrea
     response = await gateway.client.post(PATH, content=b"{}", headers={"content-type": kind})
     assert response.status_code == 415
     assert "application/json" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("path", [PATH, "/messages", "/responses", "/messages/count_tokens"])
+async def test_a_body_that_is_encoded_is_a_415(serve, upstream: ScriptedUpstream, path: str) -> None:
+    """Some clients compress what they send once it is large."""
+    gateway = await serve(upstream)
+    body = gzip.compress(msgspec.json.encode(gateway.body()))
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = await gateway.client.post(path, content=body, headers=headers)
+    assert response.status_code == 415
+    assert response.headers["accept-encoding"] == "identity"
+    message = response.json()["error"]["message"]
+    assert message == 'Content-Encoding is "gzip": request bodies are taken only as they are, not encoded.'
+
+
+async def test_a_body_that_says_that_it_is_not_encoded_is_taken(serve, upstream: ScriptedUpstream) -> None:
+    gateway = await serve(upstream)
+    assert (await gateway.ask(headers={"content-encoding": "identity"})).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ class Call:
         given = self.headers.get(b"content-type", b"")
         if given != b"application/json":
             self._check_content_type(given.decode("latin-1"))
+        if b"content-encoding" in self.headers:
+            self._check_content_encoding(self.header(b"content-encoding"))
         length = self.headers.get(b"content-length", b"0")
         if int(length) > limit:  # digits only: the parser has seen to it
             raise _too_large(limit)
@@ -211,6 +213,13 @@ class Call:
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             found = f'"{kind}"' if kind else "none"
             raise invalid(f'Content-Type is {found}, expected "application/json".', status=415)
+
+    @staticmethod
+    def _check_content_encoding(given: str) -> None:
+        if given.strip().lower() not in ("", "identity"):
+            message = f'Content-Encoding is "{given[:100]}": request bodies are taken only as they are, not encoded.'
+            # RFC 7694: so a client knows that it is the encoding and not the type.
+            raise RequestRefused(ApiError(415, message, headers={"accept-encoding": "identity"}))
 
 
 def _too_large(limit: int) -> RequestRefused:
