@@ -2,7 +2,7 @@
 
 import pytest
 
-from unbroken.upstream.scripted import ScriptedUpstream, error
+from unbroken.upstream.scripted import ScriptedUpstream, error, rate_limited, text, with_headers
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +76,32 @@ async def test_answers_streams_and_errors_can_all_be_read(serve, upstream: Scrip
         assert answer.headers["access-control-allow-origin"] == APP
         assert "x-request-id" in answer.headers["access-control-expose-headers"]
         assert "retry-after" in answer.headers["access-control-expose-headers"]
+
+
+async def test_a_page_may_read_every_header_that_means_something(serve, upstream: ScriptedUpstream) -> None:
+    gateway = await serve(upstream, server={"cors_origins": [APP]})
+    limits = {f"x-ratelimit-{what}-requests": "1" for what in ("limit", "remaining", "reset")}
+    upstream.always(text("one") | with_headers(limits))
+    page, durable = {"origin": APP}, {"unbroken-durable": "true", "idempotency-key": "a"}
+    message = {**gateway.body(), "max_tokens": 9, "top_k": 5}
+    answers = [
+        await gateway.ask(headers=page),
+        await gateway.client.post("/messages", json=message, headers=page),
+        await gateway.client.post("/messages/count_tokens", json=gateway.body(), headers=page),
+        *[await gateway.ask(headers={**page, **durable}) for _ in range(2)],
+        await gateway.ask("another", headers={**page, **durable}),
+    ]
+    upstream.always(rate_limited(60))
+    answers.append(await gateway.ask(headers=page))
+    seen = set()
+    for answer in answers:
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        prefixes = ("x-", "unbroken-", "anthropic-", "request-id", "retry-after")
+        named = {name for name in answer.headers if name.startswith(prefixes)}
+        assert named <= set(exposed)
+        seen |= named
+    assert {"unbroken-replayed", "unbroken-estimated", "unbroken-dropped", "x-should-retry", "retry-after"} <= seen
+    assert {"x-ratelimit-reset-requests", "anthropic-ratelimit-requests-limit"} <= seen
 
 
 async def test_a_body_that_is_too_large_can_be_read_about(serve, upstream: ScriptedUpstream) -> None:

@@ -4,11 +4,19 @@ import re
 from typing import TYPE_CHECKING
 
 from unbroken.gateway.call import Call
+from unbroken.wire.rate_limits import rate_limit_names
 
 if TYPE_CHECKING:
     from unbroken.gateway.app import Gateway
 
-EXPOSED = b"x-request-id, retry-after, unbroken-stream, unbroken-replayed"
+#: What a page may read beside a response's body: all that we send with a meaning.
+EXPOSED = b", ".join(
+    (
+        *(b"x-request-id", b"request-id", b"retry-after", b"x-should-retry"),
+        *(b"unbroken-stream", b"unbroken-replayed", b"unbroken-dropped", b"unbroken-estimated"),
+        *rate_limit_names(),
+    )
+)
 PREFLIGHT_SECONDS = b"600"  # for which a browser need not ask again
 
 _HEADER_NAMES = re.compile(rb"[\w!#$%&'*+.^`|~-]+(\s*,\s*[\w!#$%&'*+.^`|~-]+)*", re.ASCII)

@@ -53,6 +53,16 @@ class RateLimit:
     reset: float | None = None
 
 
+def rate_limit_names() -> tuple[bytes, ...]:
+    """The names of the headers that both APIs have a word for, in either's words."""
+    return tuple(
+        _name(words, kind, what)
+        for words in RateLimitWords
+        for kind in KINDS
+        for what in ("limit", "remaining", "reset")
+    )
+
+
 def rate_limits_in(words: RateLimitWords, headers: Sequence[tuple[bytes, bytes]], *, now: float) -> Headers:
     """An upstream's rate-limit headers in these words: its own untouched where it uses them, else translated.
 
