@@ -197,6 +197,8 @@ async def test_cancel_closes_the_upstream_and_keeps_the_partial(serve: Serve, up
     assert await events_of(gateway, stream) == answer.blocks
     again = await gateway.client.delete(f"/streams/{stream}")
     assert again.json()["offset"] == len(answer.blocks)
+    whole = await gateway.client.get(f"/chat/completions/{stream}")
+    assert (whole.status_code, whole.reason_phrase) == (499, "Client Closed Request")
 
 
 async def test_stream_that_nobody_reads_is_cancelled_after_its_grace(serve: Serve, upstream: ScriptedUpstream) -> None:

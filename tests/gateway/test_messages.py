@@ -195,7 +195,9 @@ async def test_overloaded_is_529(serve, upstream: ScriptedUpstream, stream: bool
     """A5."""
     gateway = await serve(upstream, retries={"attempts": 1})
     upstream.always(error(503, "too busy", type="server_error"))
-    check_error(await ask(gateway, stream=stream), 529, "overloaded_error")
+    response = await ask(gateway, stream=stream)
+    check_error(response, 529, "overloaded_error")
+    assert response.reason_phrase == "Overloaded"
     assert (await gateway.wait_for_line())["status"] == 529
 
 

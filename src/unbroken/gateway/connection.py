@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from unbroken.chat.error import ApiError, RequestRefused
-from unbroken.gateway.exchange import Flow, Headers, Pipeline, exchange_with, write_headers
+from unbroken.gateway.exchange import STATUS_LINES, Flow, Headers, Pipeline, exchange_with, write_headers
 from unbroken.gateway.ids import request_id
 from unbroken.settings.tree import ServerSettings
 from unbroken.wire.openai_chat.errors import write_error
@@ -251,7 +251,7 @@ class ClientConnection(HttpToolsProtocol):
             self.on_refused(error, own_id)
         body = body or write_error(error)
         head = write_headers([*_REFUSAL_HEADERS, (b"content-length", b"%d" % len(body)), *headers, *headers_of(error)])
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[error.status], head, body))
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINES[error.status], head, body))
         self.refused_with = error.status
         if is_asked:
             cycle.disconnected = True  # a handler that waits for the body hears that there is none

@@ -16,6 +16,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+#: The first line of a response by its status; two of them are no standard's: nginx' word and Anthropic's.
+STATUS_LINES = {
+    **STATUS_LINE,
+    499: b"HTTP/1.1 499 Client Closed Request\r\n",
+    529: b"HTTP/1.1 529 Overloaded\r\n",
+}
+
 
 class Flag:
     """An `asyncio.Event` that has something to remember waiters in only while there are some."""
@@ -173,7 +180,7 @@ class Exchange(RequestResponseCycle):
         sent = [*self.default_headers, *headers]
         if not self.keep_alive:
             sent.append((b"connection", b"close"))
-        head = b"%b%b\r\n" % (STATUS_LINE[status], write_headers(sent))
+        head = b"%b%b\r\n" % (STATUS_LINES[status], write_headers(sent))
         self.response_started = True
         return head
 
