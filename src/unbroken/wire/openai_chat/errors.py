@@ -48,7 +48,12 @@ BY_CODE: Mapping[str, Fault] = {
 
 # Servers that have no code for it say it in words of their own.
 _CONTEXT_LENGTH = re.compile(r"maximum context length|context (length|size|window)|prompt is too long", re.I)
-_SECRET = re.compile(r"\b(sk|gsk|xai|pplx|nvapi)[-_][\w*.-]{6,}|\bhf_\w{16,}|\bAIza[\w-]{16,}|(?<=Bearer )\S+", re.I)
+_SECRET = re.compile(
+    r"\b(sk|gsk|xai|pplx|nvapi)[-_][\w*.-]{6,}|\bhf_\w{16,}|\bAIza[\w-]{16,}"
+    r"|(?<=Bearer )[^\s`'\"]{8,}"  # no word such as KEY: some errors say how a key is sent
+    r"|(?<=://)[^\s/?#<>`'\"]+(?=@)",  # the user and password of an address
+    re.I,
+)
 
 _TELLING = 8  # characters of a key's beginning; fewer are no secret, but what many keys begin with
 
