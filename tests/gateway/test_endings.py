@@ -69,6 +69,15 @@ async def test_a_stream_that_breaks_after_its_first_words_ends_in_one_clear_erro
     assert not other.requests, "an answer that has begun is not begun again"
 
 
+@pytest.mark.parametrize("ending", [cut_after(2), eof_after(2)])
+@pytest.mark.parametrize("path", ["/chat/completions", "/messages"])
+async def test_one_piece_is_no_plural(serve, upstream: ScriptedUpstream, ending: Change, path: str) -> None:
+    upstream.always(text("x y") | ending)
+    gateway = await serve(upstream, retries={"attempts": 1})
+    response = await gateway.client.post(path, json={**gateway.body(stream=True), "max_tokens": 9})
+    assert "after 1 chunk; 1 piece of the answer with 1 character of text had been delivered" in response.text
+
+
 @pytest.mark.parametrize("name", ["cut", "reset", "error event"])
 async def test_a_whole_answer_that_breaks_is_asked_for_again(serve, upstream: ScriptedUpstream, name: str) -> None:
     """FAULTS.md 1: without a stream nothing has been sent, so every break is free to mend."""

@@ -135,7 +135,7 @@ def test_a_refusal_is_told_apart_where_it_is_handed_on() -> None:
 @pytest.mark.parametrize("word", ["function_call", "audio"])
 def test_what_cannot_be_handed_on_is_refused(word: str) -> None:
     data = chunk(f'{{"index":0,"delta":{{"{word}":{{"name":"f"}}}}}}')
-    with pytest.raises(UpstreamFailed, match=word):
+    with pytest.raises(UpstreamFailed, match=f'the answer has "{word}"'):
         read_apart(data)
     assert read(data) == [START]
 

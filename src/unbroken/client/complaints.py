@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx2
 
+from unbroken.chat.counted import counted
 from unbroken.chat.fault import Failure, Fault
 
 MAX_LISTED = 8  # models named in a sentence
@@ -63,7 +64,7 @@ def broke_off(characters: int, why: str) -> str:
     """Why an answer that had begun is not whole, and how much of it came."""
     if not characters:
         return f"The answer broke off before its first word: {_sentence(why)}"
-    return f"The answer broke off after {characters} characters and is not complete: {_sentence(why)}"
+    return f"The answer broke off after {counted(characters, 'character')} and is not complete: {_sentence(why)}"
 
 
 def _sentence(words: str) -> str:

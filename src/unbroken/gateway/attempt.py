@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 
+from unbroken.chat.counted import counted
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.gateway.lane import Lane, NewLane
@@ -250,7 +251,8 @@ class StreamAttempt:
         elif self.relay.progress is Progress.FINISHED:
             self._finish()  # all of the answer had come
         elif self.first_token_at:
-            self._fail(replace(failure, message=f"{failure.message} after {self.relay.deltas} chunks"))
+            chunks = counted(self.relay.deltas, "chunk")
+            self._fail(replace(failure, message=f"{failure.message} after {chunks}"))
         else:
             self._fail(failure)
 

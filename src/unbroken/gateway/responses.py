@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw
 
+from unbroken.chat.counted import counted
 from unbroken.chat.error import RequestRefused, invalid
 from unbroken.chat.request import ChatRequest
 from unbroken.chat.stream import Block, Offset, StreamStatus
@@ -145,7 +146,7 @@ async def _send_events(gateway: "Gateway", call: Call, id: str, key_name: str) -
         raise invalid("Invalid value for 'starting_after': expected a sequence number.", param="starting_after")
     after = Offset(int(given) + 1)
     if after > status.last:
-        raise OffsetUnknown(f"response {status.record.id} has {status.last} events, and {given} is beyond them")
+        raise OffsetUnknown(f"response {status.record.id} has {counted(status.last, 'event')}, and {given} is beyond")
     call.own_headers.append((b"unbroken-stream", id.encode()))
     await send_stream(gateway, call, status.record.id, after, wants_ids=False)
 

@@ -10,6 +10,7 @@ from enum import Enum
 from urllib.parse import urlsplit
 
 from unbroken.chat.conversation import Conversation, NamedTool, ToolUse
+from unbroken.chat.counted import counted
 from unbroken.chat.fault import Failure, Fault
 from unbroken.chat.said import Said
 from unbroken.rules.retry import BUSY, LEAST_WAIT, GiveUp, RetryPolicy, backoff
@@ -288,9 +289,9 @@ def told(broke_off: Failure, said: Said) -> Failure:
     What upstreams said to attempts to go on is no part of it: the caller has asked for none.
     """
     words = len(said.text)
-    delivered = f"{said.pieces} piece{'' if said.pieces == 1 else 's'} of the answer"
+    delivered = f"{counted(said.pieces, 'piece')} of the answer"
     if words:
-        delivered += f" with {words} characters of text"
+        delivered += f" with {counted(words, 'character')} of text"
     why = "" if broke_off.fault in UNCONTINUED else ", and no upstream could go on with it"
     fault = Fault.CUT if broke_off.fault in NOT_OF_AN_ANSWER else broke_off.fault
     message = f"{broke_off.message}; {delivered} had been delivered{why}"

@@ -6,6 +6,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
+from unbroken.chat.counted import counted
 from unbroken.chat.events import (
     Cited,
     Event,
@@ -179,7 +180,9 @@ class Matched:
         """The part that was sent where the new answer begins one of this kind; None behind all that was sent."""
         before = self._current() if self._begun else None
         if before is not None and not before.is_whole and before.kind is not PartKind.CALL:
-            raise _differs(f"its {before.kind.value} ends {len(before.text) - before.at} characters too early")
+            raise _differs(
+                f"its {before.kind.value} ends {counted(len(before.text) - before.at, 'character')} too early"
+            )
         self._begun += 1
         self._kind = kind
         again = self._current()

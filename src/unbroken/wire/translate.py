@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from unbroken.chat.counted import counted
 from unbroken.chat.error import invalid
 from unbroken.chat.events import (
     Cited,
@@ -132,7 +133,8 @@ class TranslatingRelay:
             return []
         if self.progress is not Progress.FINISHED:
             missing = "before the first token" if self.progress is Progress.WAITING else "without its finish"
-            raise UpstreamFailed(self._fail(Failure(Fault.CUT, f"stream ended {missing} after {self.deltas} chunks")))
+            problem = f"stream ended {missing} after {counted(self.deltas, 'chunk')}"
+            raise UpstreamFailed(self._fail(Failure(Fault.CUT, problem)))
         blocks = self._end()
         self.progress = Progress.ENDED
         return blocks

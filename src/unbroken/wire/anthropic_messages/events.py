@@ -148,7 +148,7 @@ class MessageEventReader:
 
     def _block_events(self, index: int, block: _Block) -> Iterator[Event]:
         if block.type not in _PLAIN:
-            raise _no_word(f'a "{block.type}" block')
+            raise _no_word(f'content of the type "{block.type}"')
         if block.text:
             yield TextDelta(block.text)
         for citation in block.citations or ():
@@ -184,7 +184,7 @@ class MessageEventReader:
                     call.has_pieces = True
                     yield ToolCallDelta(call.index, delta.partial_json)
             case other:
-                raise _no_word(f'a "{other}"')
+                raise _no_word(f'a piece of the type "{other}"')
 
     def _close(self, index: int) -> Iterator[Event]:
         call = self._calls.pop(index, None)

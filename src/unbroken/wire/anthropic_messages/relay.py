@@ -7,6 +7,7 @@ mended where there is only one way to mend it, or else the stream fails (FAULTS.
 import msgspec
 from msgspec import Raw
 
+from unbroken.chat.counted import counted
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.chat.usage import Usage
@@ -109,7 +110,8 @@ class MessageRelay:
             return []
         if self.progress is not Progress.FINISHED:
             missing = "before the first token" if self.progress is Progress.WAITING else "without stop_reason"
-            raise UpstreamFailed(self._fail(Failure(Fault.CUT, f"stream ended {missing} after {self.deltas} deltas")))
+            problem = f"stream ended {missing} after {counted(self.deltas, 'delta')}"
+            raise UpstreamFailed(self._fail(Failure(Fault.CUT, problem)))
         self.progress = Progress.ENDED
         return [MESSAGE_STOP]
 
@@ -209,9 +211,8 @@ class MessageRelay:
 
     def _stop(self, block: Block) -> list[Block]:
         if self.stop_reason is None:
-            raise UpstreamFailed(
-                Failure(Fault.CUT, f"stream ended with message_stop without stop_reason after {self.deltas} deltas")
-            )
+            problem = f"stream ended with message_stop without stop_reason after {counted(self.deltas, 'delta')}"
+            raise UpstreamFailed(Failure(Fault.CUT, problem))
         self.progress = Progress.ENDED
         return [block]
 

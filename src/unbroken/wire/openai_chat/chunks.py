@@ -9,6 +9,7 @@ from itertools import zip_longest
 import msgspec
 from msgspec import Raw
 
+from unbroken.chat.counted import counted
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.chat.usage import Usage
@@ -137,7 +138,8 @@ class ChunkRelay:
             return []
         if self.progress is not _FINISHED:
             missing = "before the first token" if self.progress is Progress.WAITING else "without finish_reason"
-            raise UpstreamFailed(self._fail(Failure(Fault.CUT, f"stream ended {missing} after {self.deltas} chunks")))
+            problem = f"stream ended {missing} after {counted(self.deltas, 'chunk')}"
+            raise UpstreamFailed(self._fail(Failure(Fault.CUT, problem)))
         self.progress = _ENDED
         return [DONE] if self._usage_chunk is None else [Block(write_data(self._usage_chunk)), DONE]
 

@@ -226,7 +226,7 @@ class EventReader:
                 said.call(call, events)
         if (delta.function_call or delta.audio) and not self._refusals_as_text:
             word = "function_call" if delta.function_call else "audio"
-            raise _malformed(f'the answer has a "{word}", which cannot be translated')
+            raise _malformed(f'the answer has "{word}", which cannot be translated')
 
     def _add_pieces(self, pieces: list[_Piece], index: int, events: list[Event]) -> None:
         for piece in pieces:

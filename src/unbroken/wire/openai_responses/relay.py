@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
+from unbroken.chat.counted import counted
 from unbroken.chat.error import ApiError
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
@@ -105,7 +106,7 @@ class ResponseRelay:
     def finish(self) -> list[Block]:
         if self._failure is None and self.progress is not Progress.ENDED:
             missing = "before the first token" if self.progress is Progress.WAITING else "without response.completed"
-            self._failure = Failure(Fault.CUT, f"stream ended {missing} after {self.deltas} deltas")
+            self._failure = Failure(Fault.CUT, f"stream ended {missing} after {counted(self.deltas, 'delta')}")
         if self._failure is not None:
             raise UpstreamFailed(self._failure)
         return []
