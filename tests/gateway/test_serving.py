@@ -311,6 +311,23 @@ async def test_the_key_that_it_asks_for_opens_it(start, upstream: ScriptedUpstre
         assert (await client.get("/models", headers={"authorization": "Bearer sk-app-secret"})).status_code == 200
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("nope.gguf", None, "does not exist; check the path"), ("page.gguf", "<html>", "GGUF"), (".", None, "directory")],
+)
+async def test_a_model_that_is_none_is_refused_at_the_start(
+    start, tmp_path: Path, name: str, content: str | None, said: str, workers: int
+) -> None:
+    if content:
+        (tmp_path / name).write_text(content)
+    served = await start("serve", "--port", "0", "--workers", str(workers), "--model", name)
+    assert await served.wait_until_ended() == 1
+    assert served.said.startswith(f'unbroken: --model: model "{name}" ')
+    assert said in served.said
+    assert "Traceback" not in served.said
+
+
 async def test_a_port_in_use_is_said_to_be(start, upstream: ScriptedUpstream) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -8,8 +8,11 @@ import msgspec
 
 from unbroken.chat.fault import UpstreamFailed
 from unbroken.settings.engine import DEMO_NAME, model_name
+from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings, UpstreamSettings
+from unbroken.upstream.engine_shared import model_path
 from unbroken.upstream.http import HttpClient
+from unbroken.upstream.model_file import ModelFileInvalid, inspect_model_file
 
 OLLAMA = "http://127.0.0.1:11434/v1"
 OPENAI = "https://api.openai.com/v1"
@@ -24,8 +27,16 @@ PROBE_SECONDS = 0.3  # a server on this machine answers at once or is not there
 async def with_found_upstreams(
     settings: Settings, environment: Mapping[str, str], gguf: Path | None = None
 ) -> Settings:
-    """`settings` with the upstreams that can be found, where it names none; and with an engine for the file `gguf`."""
+    """`settings` with the upstreams that can be found, where it names none; and with an engine for the file `gguf`.
+
+    Raises:
+        SettingsInvalid: `gguf` cannot be used. One of the configuration is an upstream among others, and may be mended.
+    """
     if gguf is not None:
+        try:
+            inspect_model_file(model_path(str(gguf)))
+        except ModelFileInvalid as error:
+            raise SettingsInvalid(f"--model: {error}") from None
         own = UpstreamSettings(name=gguf.stem, engine="llama.cpp", path=str(gguf), models=(model_name(str(gguf)),))
         return msgspec.structs.replace(settings, upstream=(own, *settings.upstream))
     if settings.upstream:

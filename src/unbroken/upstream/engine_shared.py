@@ -42,9 +42,14 @@ class EngineReleased(msgspec.Struct, frozen=True, tag=True):
 Say = Callable[[EngineWanted | EngineReleased], object]
 
 
+def model_path(path: str) -> str:
+    """The file that a `path` of the settings, or of the command line, means."""
+    return str(DEMO_MODEL) if path == "demo" else path
+
+
 def engine_id(upstream: UpstreamSettings) -> EngineId:
     """The engine that an upstream's settings ask for."""
-    path = str(DEMO_MODEL) if upstream.path == "demo" else upstream.path
+    path = model_path(upstream.path)
     return EngineId(upstream.name, EngineSettings(path=path, **msgspec.structs.asdict(upstream.engine_options)))
 
 
