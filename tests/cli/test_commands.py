@@ -26,6 +26,14 @@ async def test_help_teaches_by_example(run: Run, command: str) -> None:
     assert shown == await run(command, "-h")
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "chaos"])
+async def test_help_breaks_no_line_before_its_end(run: Run, command: str) -> None:
+    shown = await run(command, "--help", env={"COLUMNS": "200"})
+    said = [line.strip() for line in shown.output.partition("Usage:")[2].partition("Examples:")[0].splitlines()[1:]]
+    assert [line for line in said if line]
+    assert not [line for line in said if line and not line.endswith(".")]
+
+
 async def test_help_shows_the_first_steps_and_every_command(run: Run) -> None:
     shown = await run("--help")
     assert shown.code == 0
@@ -159,6 +167,14 @@ async def test_doctor_finds_authorities_that_cannot_be_read(run: Run) -> None:
     ended = await run("doctor", config=configuration("https://up.invalid/v1", 'ca_file = "unbroken.toml"'))
     assert ended.code == 1
     assert '✗ upstreams  upstream "up": ca_file unbroken.toml' in ended.output
+
+
+async def test_doctor_finds_variables_that_change_nothing(run: Run, upstream: ScriptedUpstream) -> None:
+    config = configuration(upstream.base_url) + '[keys]\napp = "env:UNBROKEN_KEY_APP"\n'
+    ended = await run("doctor", config=config, env={"UNBROKEN_KEY_APP": "sk-app-secret", "UNBROKEN_FOO": "1"})
+    assert ended.code == 1
+    assert ended.output.count("✗") == 1
+    assert "✗ environment  UNBROKEN_FOO is not a setting and changes nothing" in ended.output
 
 
 async def test_doctor_finds_a_log_that_cannot_be_written(run: Run, upstream: ScriptedUpstream) -> None:

@@ -58,7 +58,7 @@ async def test_it_says_where_it_serves_and_what(start, upstream: ScriptedUpstrea
     await served.wait_until_serving()
     assert f"up: m  ({upstream.base_url})" in served.said
     assert "only this machine is served" in served.said
-    assert f'unbroken chat --base-url {served.base_url} "Hello"' in served.said
+    assert f'\n  unbroken chat --base-url {served.base_url} "Hello"' in served.said
     async with served.client() as client:
         response = await client.post("/chat/completions", json=QUESTION)
     assert response.json()["choices"][0]["message"]["content"] == "one two three"
@@ -74,6 +74,13 @@ async def test_a_store_that_cannot_be_used_is_said_and_nothing_is_served(start, 
     assert "/proc/no/such/folder/streams.db" in served.said
     assert "serves at" not in served.said
     assert "Traceback" not in served.said
+
+
+async def test_it_tells_of_variables_that_change_nothing(start, upstream: ScriptedUpstream) -> None:
+    served = await start("serve", "--port", "0", upstream=upstream, env={"UNBROKEN_PORT": "9000"})
+    await served.wait_until_serving()
+    said = "unbroken: UNBROKEN_PORT is not a setting and changes nothing; did you mean UNBROKEN_SERVER_PORT?"
+    assert served.said.startswith(said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -305,6 +312,8 @@ async def test_the_key_that_it_asks_for_opens_it(start, upstream: ScriptedUpstre
     )  # fmt: skip
     await served.wait_until_serving()
     assert "OPENAI_BASE_URL=http://127.0.0.1:" in served.said
+    assert "  A key is asked for: that named app, where KEY stands below." in served.said
+    assert "\n  UNBROKEN_API_KEY=KEY unbroken chat --base-url http://127.0.0.1:" in served.said
     assert "sk-app-secret" not in served.said
     async with served.client() as client:
         assert (await client.get("/models")).status_code == 401

@@ -47,8 +47,8 @@ def chat(
 ) -> None:
     """Talk to a model: one question and its answer, or, without a question, an interactive chat.
 
-    It talks to the gateway that runs on this machine, and where none does, to one of its own, with the same
-    configuration.
+    It talks to the gateway that runs on this machine.
+    Where none runs it has one of its own, with the same configuration.
 
     Examples:
 

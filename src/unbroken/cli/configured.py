@@ -33,6 +33,14 @@ def configuration_file(config: Path | None) -> Path | None:
     return config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
+def strange_variables(config: Path | None) -> list[str]:
+    """A sentence for each variable of the environment that looks like ours and changes nothing."""
+    from unbroken.settings.strangers import strangers
+
+    file = configuration_file(config)
+    return list(strangers(os.environ, file.read_text("utf-8", errors="replace") if file else ""))
+
+
 @contextmanager
 def settings_must_be_valid() -> Iterator[None]:
     """What is wrong with the settings ends the command with a message."""

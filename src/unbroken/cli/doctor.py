@@ -5,7 +5,7 @@ import os
 
 import typer
 
-from unbroken.cli.configured import ConfigOption, settings_from, settings_must_be_valid
+from unbroken.cli.configured import ConfigOption, settings_from, settings_must_be_valid, strange_variables
 
 _MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED)}
 
@@ -27,7 +27,8 @@ def doctor(config: ConfigOption = None) -> None:
 
     async def run() -> bool:
         well = True
-        async for finding in examine(await with_found_upstreams(settings_from(config), os.environ)):
+        settings = await with_found_upstreams(settings_from(config), os.environ)
+        async for finding in examine(settings, strange_variables(config)):
             mark, color = _MARKS[finding.is_well]
             typer.secho(f"{mark} {finding.what}", fg=color, nl=False)
             typer.echo(f"  {finding.found}")

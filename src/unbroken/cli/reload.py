@@ -12,8 +12,9 @@ def reload_configuration(
 ) -> None:
     """Let a running gateway take its changed configuration; no stream is dropped.
 
-    The log file is opened anew, too. It says which changed settings need a restart. The exit code is 1 where the
-    configuration is broken: then nothing changes. `kill -HUP` does the same, and the log says how it went.
+    It says which changed settings need a restart; the log file is opened anew, too.
+    The exit code is 1 where the configuration is broken: then nothing changes.
+    `kill -HUP` does the same, and the log says how it went.
 
     \b
     Examples:

@@ -2,16 +2,22 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from unbroken.cli.configured import ConfigOption, configuration_file, settings_from, settings_must_be_valid
+from unbroken.cli.configured import (
+    ConfigOption,
+    configuration_file,
+    settings_from,
+    settings_must_be_valid,
+    strange_variables,
+)
 from unbroken.settings.tree import Settings
 
-MAX_NAMES = 5  # of an upstream's models, shown at the start
+MAX_NAMES = 5  # of an upstream's models, or of keys, shown at the start
 
 
 def serve(
@@ -27,8 +33,8 @@ def serve(
 ) -> None:
     """Serve the gateway.
 
-    Without a configuration it finds OpenAI and Anthropic by OPENAI_API_KEY and ANTHROPIC_API_KEY, an Ollama on this
-    machine, and its own demo model.
+    Without a configuration it finds OpenAI by OPENAI_API_KEY and Anthropic by ANTHROPIC_API_KEY.
+    It finds an Ollama on this machine, too, and has its own demo model.
     The first Ctrl-C or SIGTERM lets running answers finish, the second ends them; SIGHUP reads the configuration anew.
 
     \b
@@ -66,6 +72,8 @@ def _run(config: Path | None, flags: dict[str, dict[str, Any]], model: Path | No
 
     async def run() -> int:
         settings = await read()
+        for stranger in strange_variables(config):
+            typer.secho(f"unbroken: {stranger}", fg=typer.colors.YELLOW, err=True)
         with remembered(configuration_file(config)) as remembrance:
 
             def announce(settings: Settings, port: int) -> None:
@@ -99,14 +107,21 @@ def _announce(settings: Settings, port: int) -> None:
     typer.secho(f"Unbroken serves at http://{shown}:{port}/v1", bold=True, err=True)
     for upstream in settings.upstream:
         what = f"runs {upstream.path}" if upstream.engine else upstream.base_url
-        more = f" and {len(upstream.models) - MAX_NAMES} more" if len(upstream.models) > MAX_NAMES else ""
-        names = ", ".join(upstream.models[:MAX_NAMES]) + more or "whatever it lists"
+        names = _few(upstream.models) or "whatever it lists"
         typer.echo(f"  {upstream.name}: {names}  ({what})", err=True)
-    if not settings.keys:
+    if settings.keys:
+        typer.echo(f"  A key is asked for: that named {_few([*settings.keys])}, where KEY stands below.", err=True)
+    else:
         typer.echo("  No key is asked for, so only this machine is served.", err=True)
     here = f"{root_of(host, port)}/v1"
     key = "KEY" if settings.keys else "none"
     typer.echo("Try it:", err=True)
     typer.echo(f"  OPENAI_BASE_URL={here} OPENAI_API_KEY={key}  in your application, or", err=True)
     elsewhere = "" if port == 8080 else f" --base-url {here}"
-    typer.echo(f'  unbroken chat{elsewhere} "Hello"', err=True)
+    with_key = "UNBROKEN_API_KEY=KEY " if settings.keys else ""
+    typer.echo(f'  {with_key}unbroken chat{elsewhere} "Hello"', err=True)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import random
 import time
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import dataclass
 
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
@@ -41,9 +41,14 @@ class Finding:
     advice: str = ""
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Everything worth knowing before serving, one finding at a time."""
+async def examine(settings: Settings, strangers: Sequence[str] = ()) -> AsyncIterator[Finding]:
+    """Everything worth knowing before serving, one finding at a time.
+
+    `strangers` are sentences on variables of the environment that change nothing.
+    """
     yield Finding("versions", True, f"Python {platform.python_version()}, {', '.join(map(_version, PACKAGES))}")
+    for stranger in strangers:
+        yield Finding("environment", False, stranger, "correct its name, or unset it: see docs/configuration.md")
     yield await _address(settings)
     yield _keys(settings)
     yield _log(settings)

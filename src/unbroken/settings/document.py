@@ -24,7 +24,8 @@ a default, so that a file needs only what is different. `unbroken doctor` checks
 `unbroken reload`, say which of these have changed.
 
 * **Environment.** A setting of a table that is there once has a variable, named below. A list is written with commas.
-  An empty variable is none. `UNBROKEN_KEYS_APP` is the key `app` of `[keys]`.
+  An empty variable is none. `UNBROKEN_KEYS_APP` is the key `app` of `[keys]`. One that begins with `UNBROKEN_` and
+  means nothing here is told at the start, and by `unbroken doctor`; one that is nearly a setting stops the start.
 * **Secrets.** A key or a header's value may be written `env:NAME`: it is then read from that variable. Secrets are
   never shown, in no log line and no error.
 * **Without upstreams** in the file they are looked for: OpenAI where `OPENAI_API_KEY` is set
