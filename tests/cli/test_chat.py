@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, text
+from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, models, text
 
 pytestmark = pytest.mark.anyio
 TIMEOUT = 60.0  # s; a Python process on a busy machine takes its time to start
@@ -79,6 +79,16 @@ async def test_options_are_sent(environment: dict[str, str], upstream: ScriptedU
     assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("large", 5, 0)
     assert sent["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     assert [request.path for request in upstream.requests] == ["/v1/chat/completions"]
+
+
+async def test_only_a_model_that_nobody_chose_is_remarked_on(
+    environment: dict[str, str], upstream: ScriptedUpstream
+) -> None:
+    assert (await run(environment, "--stats", "Hi")).errors.endswith(" · small (--model chooses among 2)\n")
+    assert (await run(environment, "--stats", "-m", "small", "Hi")).errors.endswith(" · small\n")
+    assert (await run(environment, "Hi")).errors == ""
+    upstream.answer_with(lambda request: models(["small"]) if request.path == "/v1/models" else None)
+    assert (await run(environment, "--stats", "Hi")).errors.endswith(" · small\n")
 
 
 async def test_what_is_piped_in_belongs_to_the_question(
@@ -228,6 +238,7 @@ async def test_a_chat_on_a_terminal(environment: dict[str, str], upstream: Scrip
     upstream.script(text("**bold** and more") | hold_after(2, gate), text("one two") | hold_after(2, Gate()))
     async with chatting(environment) as (terminal, _):
         await terminal.wait_for("small at ")
+        await terminal.wait_for("/model chooses among 2")
         await terminal.wait_for(PROMPT)
         terminal.type("Hello\r")
         await terminal.wait_for("bold")  # before the rest exists
@@ -259,6 +270,6 @@ async def test_ctrl_c_twice_leaves(environment: dict[str, str], upstream: Script
 async def test_one_question_on_a_terminal_is_rendered(environment: dict[str, str], upstream: ScriptedUpstream) -> None:
     upstream.script(text("**bold**\x1b]0;title\x07"))
     async with chatting(environment, "Hello") as (terminal, _):
-        shown = await terminal.wait_for(" · small")
+        shown = await terminal.wait_for(" · small (--model chooses among 2)")
     assert "\x1b[1mbold\x1b[0m" in shown
     assert "\x1b]" not in shown

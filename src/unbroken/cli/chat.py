@@ -31,7 +31,10 @@ BROKEN_PIPE = 141  # as if SIGPIPE had ended us
 
 def chat(
     prompt: Annotated[str | None, typer.Argument(help="The question; without one, an interactive chat.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the first one of the server.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Default: the first that the server lists; `unbroken models` lists them."),
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="How the model shall answer.")] = None,
     base_url: BaseUrlOption = None,
     api_key: ApiKeyOption = None,

@@ -15,8 +15,13 @@ _ENDINGS = {
 }
 
 
-async def answer_once(session: ChatSession, question: str, output: Surface, aside: Surface, *, stats: bool) -> int:
-    """Ask, show the answer on `output` and all else on `aside`; gives the exit code."""
+async def answer_once(
+    session: ChatSession, question: str, output: Surface, aside: Surface, *, stats: bool, remark: str = ""
+) -> int:
+    """Ask, show the answer on `output` and all else on `aside`; gives the exit code.
+
+    `remark` goes with the line of tokens and speed.
+    """
     view = output.new_view()
     try:
         with silent_keyboard():
@@ -33,7 +38,7 @@ async def answer_once(session: ChatSession, question: str, output: Surface, asid
     if ending := ending_note(answered.reason):
         aside.say(ending)
     if stats:
-        aside.say(answered.stats)
+        aside.say(f"{answered.stats} ({remark})" if remark else answered.stats)
     return 0
 
 

@@ -15,6 +15,11 @@ def default_model(models: Sequence[Model], base_url: str) -> Model:
     return models[0]
 
 
+def choosing(models: Sequence[Model], how: str) -> str:
+    """How to choose another model than the one that nobody chose; empty where there is no other."""
+    return f"{how} chooses among {len(models)}" if len(models) > 1 else ""
+
+
 async def detailed(api: ChatApi, model: Model) -> Model:
     """The model with its context length, where the server tells it somewhere."""
     return model if model.context_length is not None else await api.model(model.name)

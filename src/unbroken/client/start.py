@@ -13,7 +13,7 @@ from unbroken.client.history import history_path
 from unbroken.client.measure import Clock
 from unbroken.client.models import Model
 from unbroken.client.one_shot import FAILED, answer_once
-from unbroken.client.opening import default_model, detailed
+from unbroken.client.opening import choosing, default_model, detailed
 from unbroken.client.server import Server
 from unbroken.client.session import ChatSession
 from unbroken.client.surface import open_surface
@@ -56,9 +56,10 @@ async def chat_with(server: Server, options: ChatOptions, around: Surroundings) 
             if options.question is None:
                 await _talk(api, options, around, stats=stats)
                 return 0
-            model = Model(options.model) if options.model else default_model(await api.models(), api.base_url)
-            session = _session(api, model, options, around)
-            return await answer_once(session, options.question, output, aside, stats=stats)
+            models = [] if options.model else await api.models()
+            model = Model(options.model) if options.model else default_model(models, api.base_url)
+            session, remark = _session(api, model, options, around), choosing(models, "--model")
+            return await answer_once(session, options.question, output, aside, stats=stats, remark=remark)
     except ChatFailed as failed:
         aside.complain(str(failed))
         return FAILED
@@ -74,7 +75,8 @@ async def _talk(api: ChatApi, options: ChatOptions, around: Surroundings, *, sta
     model = Model(options.model) if options.model else default_model(models, api.base_url)
     session = _session(api, await detailed(api, model), options, around)
     actions = Actions(session, api, models, surface, lambda: f"chat-{around.now():%Y-%m-%d-%H%M%S}.md")
-    surface.say(f"{model.name} at {api.base_url} · /help · Ctrl-D leaves\n")
+    said = [f"{model.name} at {api.base_url} · /help · Ctrl-D leaves", choosing(models, "/model")]
+    surface.say("\n".join(filter(None, said)) + "\n")
     prompt = LinePrompt(history_path(around.environment), actions.model_names)
     await TerminalChat(session, actions, prompt, surface, stats=stats).run()
 
