@@ -15,7 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from unbroken.upstream.scripted import Gate, ScriptedUpstream, cut_after, error, hold_after, models, text
+from unbroken.upstream.scripted import (
+    Answer,
+    Gate,
+    Received,
+    ScriptedUpstream,
+    body,
+    cut_after,
+    error,
+    hold_after,
+    models,
+    text,
+)
 
 pytestmark = pytest.mark.anyio
 TIMEOUT = 60.0  # s; a Python process on a busy machine takes its time to start
@@ -187,6 +198,11 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
+    @property
+    def unread(self) -> str:
+        """What was shown since."""
+        return self._seen
+
     async def wait_for(self, said: str) -> str:
         """All that was shown up to where `said` ends; it will not be seen again."""
         try:
@@ -244,7 +260,7 @@ async def test_a_chat_on_a_terminal(environment: dict[str, str], upstream: Scrip
         await terminal.wait_for("bold")  # before the rest exists
         gate.open()
         await terminal.wait_for("and more")
-        await terminal.wait_for("tok")
+        assert (await terminal.wait_for("tokens")).endswith("\x1b[2m3 tokens")  # dim
         await terminal.wait_for(PROMPT)
         terminal.type("Count\r")
         await terminal.wait_for("one")
@@ -265,6 +281,59 @@ async def test_ctrl_c_twice_leaves(environment: dict[str, str], upstream: Script
         await terminal.wait_for("Stopped")
         await terminal.wait_for(PROMPT)
         terminal.type("\x03")
+
+
+async def test_ctrl_c_twice_leaves_a_chat_that_is_its_own_server(
+    environment: dict[str, str], upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.script(text("one two") | hold_after(2, Gate()))
+    config = tmp_path / "unbroken.toml"
+    config.write_text(f'[server]\nport = 0\n[[upstream]]\nname = "up"\nbase_url = "{upstream.base_url}"\n')
+    environment["XDG_RUNTIME_DIR"] = str(tmp_path)
+    async with chatting(environment, "--config", str(config)) as (terminal, _):
+        await terminal.wait_for("small at http://127.0.0.1:")
+        await terminal.wait_for(PROMPT)
+        terminal.type("Count\r")
+        await terminal.wait_for("one")
+        terminal.type("\x03")
+        await terminal.wait_for("Stopped")
+        await upstream.wait_until_left()
+        await terminal.wait_for(PROMPT)
+        terminal.type("\x03")
+    assert not re.search("Traceback|Task |Exception", terminal.unread)
+
+
+async def test_what_no_longer_fits_into_the_servers_context_is_not_sent(
+    environment: dict[str, str], upstream: ScriptedUpstream
+) -> None:
+    def tell(request: Received) -> Answer | None:
+        return body(b'{"id":"small","context_length":110}') if request.path == "/v1/models/small" else None
+
+    upstream.answer_with(tell)
+    upstream.always(text("y" * 100, usage=False))
+    async with chatting(environment, "--max-tokens", "20") as (terminal, _):
+        for letter in "abc":
+            await terminal.wait_for(PROMPT)
+            terminal.type(letter * 100 + "\r")
+        await terminal.wait_for("The oldest turn is no longer sent")
+        await terminal.wait_for(PROMPT)
+        terminal.type("\x04")
+    asked = [request.json()["messages"] for request in upstream.requests if request.path == "/v1/chat/completions"]
+    assert [len(messages) for messages in asked] == [1, 3, 3]
+
+
+async def test_arrow_up_brings_back_what_was_asked_in_the_last_chat(
+    environment: dict[str, str], upstream: ScriptedUpstream
+) -> None:
+    for keys in ("remember me\r", "\x1b[A\r"):
+        async with chatting(environment) as (terminal, _):
+            await terminal.wait_for(PROMPT)
+            terminal.type(keys)
+            await terminal.wait_for("tokens")
+            await terminal.wait_for(PROMPT)
+            terminal.type("\x04")
+        assert question(upstream) == "remember me"
+    assert len([request for request in upstream.requests if request.path == "/v1/chat/completions"]) == 2
 
 
 async def test_one_question_on_a_terminal_is_rendered(environment: dict[str, str], upstream: ScriptedUpstream) -> None:

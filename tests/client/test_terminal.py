@@ -20,7 +20,7 @@ from unbroken.client.prompt import CommandCompleter, Interrupted, LinePrompt
 from unbroken.client.session import ChatSession
 from unbroken.client.surface import open_surface
 from unbroken.client.terminal import TerminalChat
-from unbroken.upstream.scripted import Gate, ScriptedUpstream, hold_after, text
+from unbroken.upstream.scripted import Answer, Gate, Received, ScriptedUpstream, body, hold_after, text
 
 pytestmark = pytest.mark.anyio
 Line = str | type[EOFError] | Interrupted
@@ -69,6 +69,15 @@ async def test_the_model_can_be_changed(chat: Chat, upstream: ScriptedUpstream) 
     assert 'There is no model "larg". There are: small, large.' in shown
     assert "large answers from here on." in shown
     assert upstream.requests[-1].json()["model"] == "large"
+
+
+async def test_a_chosen_model_has_its_own_context(chat: Chat, upstream: ScriptedUpstream) -> None:
+    def tell(request: Received) -> Answer | None:
+        return body(b'{"id":"large","max_model_len":40}') if request.path == "/v1/models/large" else None
+
+    upstream.answer_with(tell)
+    assert "no longer sent" not in await chat.type("a" * 400, "b" * 400)
+    assert "The oldest 2 turns are no longer sent" in await chat.type("/model large", "c")
 
 
 async def test_the_system_prompt_can_be_set_and_taken_away(chat: Chat, upstream: ScriptedUpstream) -> None:
@@ -164,6 +173,14 @@ async def test_several_lines_can_be_typed(keys: str, line: str) -> None:
         prompt = LinePrompt(None, list, input=typed, output=DummyOutput())
         typed.send_text(keys)
         assert await prompt.read() == line
+
+
+async def test_arrow_up_brings_the_last_question_back() -> None:
+    with create_pipe_input() as typed:
+        prompt = LinePrompt(None, list, input=typed, output=DummyOutput())
+        for keys, line in (("first\r", "first"), ("second\r", "second"), ("\x1b[A\x1b[A\r", "first")):
+            typed.send_text(keys)
+            assert await prompt.read() == line
 
 
 async def test_ctrl_c_and_ctrl_d_are_told_apart() -> None:
