@@ -337,8 +337,11 @@ async def test_arrow_up_brings_back_what_was_asked_in_the_last_chat(
 
 
 async def test_one_question_on_a_terminal_is_rendered(environment: dict[str, str], upstream: ScriptedUpstream) -> None:
-    upstream.script(text("**bold**\x1b]0;title\x07"))
+    gate = Gate()
+    upstream.script(text("**bold**\x1b]0;title\x07") | hold_after(1, gate))
     async with chatting(environment, "Hello") as (terminal, _):
+        await terminal.wait_for("\x1b[2mwaiting…")
+        gate.open()
         shown = await terminal.wait_for(" · small (--model chooses among 2)")
     assert "\x1b[1mbold\x1b[0m" in shown
     assert "\x1b]" not in shown

@@ -20,7 +20,8 @@ from unbroken.client.prompt import CommandCompleter, Interrupted, LinePrompt
 from unbroken.client.session import ChatSession
 from unbroken.client.surface import open_surface
 from unbroken.client.terminal import TerminalChat
-from unbroken.upstream.scripted import Answer, Gate, Received, ScriptedUpstream, body, hold_after, text
+from unbroken.client.terminal_view import WAITING
+from unbroken.upstream.scripted import Answer, Gate, Received, ScriptedUpstream, body, error_event, hold_after, text
 
 pytestmark = pytest.mark.anyio
 Line = str | type[EOFError] | Interrupted
@@ -61,6 +62,34 @@ def chat(api: ChatApi, tmp_path: Path) -> Chat:
 
 async def test_a_question_is_answered_with_a_line_of_stats(chat: Chat) -> None:
     assert await chat.type("Hello") == "one two three\n3 tokens · first token 0.00 s · small"
+
+
+async def test_it_is_said_to_wait_until_the_first_text(chat: Chat, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.script(text("one two") | hold_after(1, gate))
+    typing = asyncio.create_task(chat.type("Hello"))
+    await gate.wait_until_reached()
+    await chat.terminal.wait_for(WAITING)
+    assert chat.terminal.text == WAITING
+    gate.open()
+    assert await typing == "one two\n2 tokens · first token 0.00 s · small"
+
+
+async def test_nothing_of_the_waiting_stays(chat: Chat, upstream: ScriptedUpstream) -> None:
+    chat.session.use(Model("small", 110))
+    upstream.script(text("y" * 200, usage=False), text("one", reasoning="hm"), text("") | error_event("no", after=1))
+    shown = await chat.type("a" * 200, "b" * 200, "c")
+    assert "no longer sent" in shown
+    assert "hm\n\none" in shown
+    assert "broke off" in shown
+    assert WAITING not in shown
+    upstream.script(text("one") | hold_after(1, Gate()))
+    typing = asyncio.create_task(chat.type("/new", "d"))
+    await chat.terminal.wait_for(WAITING)
+    os.kill(os.getpid(), signal.SIGINT)
+    shown = await typing
+    assert WAITING not in shown
+    assert "Stopped" in shown
 
 
 async def test_the_model_can_be_changed(chat: Chat, upstream: ScriptedUpstream) -> None:

@@ -43,6 +43,7 @@ def terminal_view(terminal: FakeTerminal, *, no_color: bool = False) -> Terminal
 def test_what_goes_into_a_pipe_is_exactly_the_text(pieces: list[str]) -> None:
     output = Flushed(newline="")
     view = PlainView(output, io.StringIO())
+    view.wait()
     said = ""
     for piece in pieces:
         view.show([TextDelta(piece)])

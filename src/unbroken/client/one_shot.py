@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from unbroken.client.failure import ChatFailed
 from unbroken.client.interrupt import silent_keyboard, until_interrupted
-from unbroken.client.session import ChatSession
+from unbroken.client.plain_view import AnswerView
+from unbroken.client.session import ChatSession, Notice
 from unbroken.client.surface import Surface
 
 FAILED, INTERRUPTED = 1, 130
@@ -23,9 +24,10 @@ async def answer_once(
     `remark` goes with the line of tokens and speed.
     """
     view = output.new_view()
+    view.wait()
     try:
         with silent_keyboard():
-            answered = await until_interrupted(session.ask(question, view.show, aside.say))
+            answered = await until_interrupted(session.ask(question, view.show, between(view, aside)))
     except ChatFailed as failed:
         view.end()
         aside.complain(str(failed))
@@ -40,6 +42,17 @@ async def answer_once(
     if stats:
         aside.say(f"{answered.stats} ({remark})" if remark else answered.stats)
     return 0
+
+
+def between(view: AnswerView, aside: Surface) -> Notice:
+    """Says what there is to say before the answer begins, without a rest of the waiting on the screen."""
+
+    def notice(text: str) -> None:
+        view.end()
+        aside.say(text)
+        view.wait()
+
+    return notice
 
 
 def ending_note(reason: str) -> str | None:

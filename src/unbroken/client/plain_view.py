@@ -11,6 +11,9 @@ from unbroken.client.visible import visible
 class AnswerView(Protocol):
     """Shows one answer."""
 
+    def wait(self) -> None:
+        """Show that the answer is waited for, until there is something to show of it."""
+
     def show(self, events: Sequence[Event]) -> None:
         """Show what these events say, now."""
 
@@ -30,6 +33,9 @@ class PlainView:
         self._is_terminal = is_terminal
         self._is_at_line_start = True
         self._calls = ToolCalls()
+
+    def wait(self) -> None:
+        """Write nothing: what goes into a pipe is the answer."""
 
     def show(self, events: Sequence[Event]) -> None:
         """Write the text of these events; tool calls wait for the end."""

@@ -7,13 +7,13 @@ from unbroken.client.actions import Actions
 from unbroken.client.commands import Command, Question, Unknown, read_line
 from unbroken.client.failure import ChatFailed
 from unbroken.client.interrupt import silent_keyboard, until_interrupted
-from unbroken.client.one_shot import RECONNECTED, ending_note
+from unbroken.client.one_shot import RECONNECTED, between, ending_note
 from unbroken.client.plain_view import AnswerView
 from unbroken.client.prompt import Interrupted
-from unbroken.client.session import Answered, ChatSession
+from unbroken.client.session import Answered, ChatSession, Notice
 from unbroken.client.surface import Surface
 
-Asking = Callable[[AnswerView], Coroutine[Any, Any, Answered]]
+Asking = Callable[[AnswerView, Notice], Coroutine[Any, Any, Answered]]
 
 
 class Prompt(Protocol):
@@ -64,19 +64,20 @@ class TerminalChat:
                     self._surface.complain(f"There is no command {name}. {meant}")
 
     async def _ask(self, question: str) -> None:
-        await self._show_answer(lambda view: self._session.ask(question, view.show, self._surface.say))
+        await self._show_answer(lambda view, notice: self._session.ask(question, view.show, notice))
 
     async def _ask_again(self) -> None:
         if self._session.conversation.turns:
-            await self._show_answer(lambda view: self._session.ask_again(view.show, self._surface.say))
+            await self._show_answer(lambda view, notice: self._session.ask_again(view.show, notice))
         else:
             self._surface.complain("There is no question yet that could be asked again.")
 
     async def _show_answer(self, asking: Asking) -> None:
         view = self._surface.new_view()
+        view.wait()
         try:
             with silent_keyboard():
-                answered = await until_interrupted(asking(view))
+                answered = await until_interrupted(asking(view, between(view, self._surface)))
         except ChatFailed as failed:
             view.end()
             self._surface.complain(f"{failed}\n")

@@ -10,11 +10,13 @@ from unbroken.client.screen import GrowingRows, Row
 from unbroken.client.tool_calls import ToolCalls
 from unbroken.client.visible import visible
 
+WAITING = "waiting…"
 _BLANK = Row("", 0)
 
 
 class _Part(Enum):
     NOTHING = "nothing"
+    WAITING = "waiting"
     REASONING = "reasoning"
     TEXT = "text"
     CALLS = "calls"
@@ -30,6 +32,11 @@ class TerminalView:
         self._text = MarkdownStream(screen, renderer)
         self._thought = ""  # the last line of the reasoning
         self._calls = ToolCalls()
+
+    def wait(self) -> None:
+        """Show that the answer is waited for; it goes away with the first thing that is shown."""
+        self._enter(_Part.WAITING)
+        self._screen.show(self._aside(WAITING))
 
     def show(self, events: Sequence[Event]) -> None:
         """Show these events; neighbouring pieces of text are drawn once."""
@@ -77,6 +84,8 @@ class TerminalView:
         if part is self._part:
             return
         match self._part:
+            case _Part.WAITING:
+                self._screen.show([])
             case _Part.TEXT:
                 self._text.end()
                 self._text = MarkdownStream(self._screen, self._renderer)
@@ -84,10 +93,15 @@ class TerminalView:
                 self._screen.show(self._call_rows())  # those too that were too many to show at once
                 self._calls = ToolCalls()
         self._screen.finish()
-        if _Part.NOTHING not in (part, self._part):
+        if self._is_said(part) and self._is_said(self._part):
             self._screen.show([_BLANK])
             self._screen.finish()
         self._part, self._thought = part, ""
+
+    @staticmethod
+    def _is_said(part: _Part) -> bool:
+        """Whether it is a part of the answer."""
+        return part not in (_Part.NOTHING, _Part.WAITING)
 
     def _aside(self, text: str) -> list[Row]:
         return self._renderer.text(text, "chat.aside", self._screen.width) if text else []
