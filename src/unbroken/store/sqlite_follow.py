@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -24,7 +24,7 @@ from unbroken.store.sqlite_rows import (
 )
 from unbroken.store.storage import OnNews, Stored
 
-POLL_SECONDS = 0.02  # half of what a follower elsewhere may wait
+POLL_SECONDS = 0.02  # less than half of the 50 ms that a follower elsewhere may wait: the rest is for the look itself
 
 Result = TypeVar("Result")
 
@@ -57,8 +57,10 @@ class _News:
 class Poller:
     """Looks for news of followed streams, only while there are any."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, *, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """`pause` waits between two looks, so many seconds."""
         self._ask = ask
+        self._pause = pause
         self._followed: dict[_Followed, None] = {}
         self._row = 0  # the last journal row that was looked at
         self._has_row = False
@@ -94,7 +96,7 @@ class Poller:
                     self._row = await self._ask(_last_row)
                     self._has_row = True
                 await self._look()
-            await asyncio.sleep(POLL_SECONDS)
+            await self._pause(POLL_SECONDS)
         self._has_row = False
 
     async def _look(self) -> None:
