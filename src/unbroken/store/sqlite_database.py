@@ -70,6 +70,17 @@ def open_database(path: str, *, synchronous: Synchronous, busy: float) -> sqlite
     return connection
 
 
+def may_only_read(connection: sqlite3.Connection) -> bool:
+    """Whether nothing can be written over it: SQLite opens for reading what it may not write, without a word."""
+    try:
+        connection.execute(sql.WRITE_NOTHING)
+    except sqlite3.OperationalError as error:
+        if "readonly" not in str(error):
+            raise
+        return True
+    return False
+
+
 def _share(connection: sqlite3.Connection, busy: float) -> None:
     """Lets readers and a writer work at once, which is asked of a new file, while others may be asking too."""
     give_up = time.monotonic() + busy
@@ -143,6 +154,7 @@ class DatabaseThread:
         self._busy = busy
         self._on_doubt = on_doubt
         self._connection: sqlite3.Connection | None = None
+        self._may_only_read = False
         self._locked_at = 0.0  # when it was last found that another process does not let go of the file
         self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -216,6 +228,7 @@ class DatabaseThread:
                 connection = self._connection = open_database(
                     self._path, synchronous=self._synchronous, busy=self._busy
                 )
+                self._may_only_read = may_only_read(connection)
             return work(connection)
         except (sqlite3.Error, OSError) as error:
             if "locked" in str(error):
@@ -225,9 +238,16 @@ class DatabaseThread:
         finally:
             if self._connection is not None and self._connection.in_transaction:
                 self._connection.execute(sql.ROLLBACK)
+            if self._may_only_read:
+                self._close()  # all connections of a process share its memory of the journal, and none could write
 
     def _begin_anew(self) -> None:
         self._on_doubt()
+        self._close()
+
+    def _close(self) -> None:
+        """Has the next thing that is asked open the file anew."""
+        self._may_only_read = False
         connection = self._connection
         if connection is None:
             return

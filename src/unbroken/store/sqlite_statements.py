@@ -76,6 +76,8 @@ MIGRATIONS = (
     (),  # in the journal a run may go on without saying again what stands around its texts
 )
 
+#: A write that changes nothing, refused where nothing may be written; BEGIN IMMEDIATE is content to read there.
+WRITE_NOTHING = "DELETE FROM streams WHERE 0"
 BEGIN_WRITE = "BEGIN IMMEDIATE"
 BEGIN_READ = "BEGIN"
 COMMIT = "COMMIT"
