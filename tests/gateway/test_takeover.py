@@ -5,7 +5,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,45 @@ async def test_graceful_shutdown_hands_streams_over(
     assert await first.wait_until_ended() == 0
     await reader.read_to_end(second)
     assert reader.text == WORDS
+
+
+async def read_through(reader: Reader, number: int, serving: list[Process]) -> None:
+    """Reads to the end of the answer, at whichever gateway serves when the line has broken."""
+    while not reader.blocks or reader.blocks[-1] != b"[DONE]":
+        assert not reader.blocks or b'"error"' not in reader.blocks[-1]
+        with suppress(httpx2.TransportError):
+            await reader.read_to_end(serving[number % len(serving)])
+
+
+async def test_rolling_restart_under_load_loses_nothing(
+    gateways: tuple[Process, Process], start: Start, upstream: ScriptedUpstream, store: str
+) -> None:
+    """D12: a dozen answers are being written, and one gateway after the other ends and begins anew."""
+    gate = Gate()
+    upstream.always(text(WORDS) | hold_after(4, gate))
+    serving, readers = list(gateways), [Reader() for _ in range(12)]
+    async with asyncio.timeout(90), asyncio.TaskGroup() as tasks:
+        for number, reader in enumerate(readers):
+            tasks.create_task(read_through(reader, number, serving))
+        while not all(reader.text.startswith("The quick brown") for reader in readers):
+            await asyncio.sleep(0.01)
+        for gateway in gateways:
+            serving.remove(gateway)
+            gateway.process.terminate()
+            assert await gateway.wait_until_ended() == 0
+            assert gateway.said.count('"event":"handed_over"') == (6 if gateway is gateways[0] else 12)
+            again = await start("serve", upstream=upstream, more=sharing(store))
+            await again.wait_until_serving()
+            serving.append(again)
+            asked = 18 if gateway is gateways[0] else 30  # each of what was handed over has been gone on with
+            while len(upstream.requests) < asked:
+                await asyncio.sleep(0.01)
+        gate.open()
+    for reader in readers:
+        assert reader.text == WORDS
+        for gateway in serving:
+            assert await all_of(gateway, reader.stream) == reader.blocks
+        assert (await status_of(serving[0], reader.stream))["state"] == "finished"
 
 
 async def test_stream_is_followed_attached_to_and_cancelled_at_another_gateway(
