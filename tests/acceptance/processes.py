@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import httpx2
 import msgspec
 import pytest
 
+from tests.conftest import NO_OLLAMA
 from unbroken.settings.engine import EngineSettings
 from unbroken.upstream.engine_child import EngineOrder, EngineReport
 from unbroken.upstream.model_file import inspect_model_file
@@ -42,9 +44,9 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = START_SEC
 
 
 def bare_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without keys, base URLs, settings and proxies; and with `variables`."""
+    """This process's environment without keys, base URLs, settings, proxies and an Ollama; and with `variables`."""
     ours = re.compile(r"OPENAI_.*|ANTHROPIC_.*|UNBROKEN_.*|PYTEST_.*|VIRTUAL_ENV|PYTHONPATH|.*_PROXY", re.IGNORECASE)
-    return {name: value for name, value in os.environ.items() if not ours.fullmatch(name)} | variables
+    return {name: value for name, value in os.environ.items() if not ours.fullmatch(name)} | NO_OLLAMA | variables
 
 
 def needed(program: str) -> str:
@@ -131,7 +133,11 @@ class GatewayProcess:
 
 @contextmanager
 def gateway_process(
-    config: Path | None = None, *arguments: str, cwd: Path | None = None, python: str = sys.executable
+    config: Path | None = None,
+    *arguments: str,
+    cwd: Path | None = None,
+    python: str = sys.executable,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[GatewayProcess]:
     """A gateway that serves at a free port until the context ends; it must not have written a traceback by then."""
     command = [python, "-m", "unbroken", "serve", "--port", "0", "--log-format", "json", *arguments]
@@ -143,7 +149,7 @@ def gateway_process(
         encoding="utf-8",
         errors="replace",
         cwd=cwd,
-        env=bare_environment(),
+        env=bare_environment(**variables),
     )
     gateway = GatewayProcess(process)
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import NO_OLLAMA
 from unbroken.upstream.scripted import ScriptedUpstream
 
 TIMEOUT = 60.0  # s; a Python process on a busy machine takes its time to start
@@ -36,7 +37,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 @pytest.fixture
 def bare_environment(tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not re.match("UNBROKEN_|OPENAI_|NO_COLOR|TERM", name)}
-    return {**kept, "XDG_RUNTIME_DIR": str(tmp_path), "COLUMNS": "80"}
+    return {**kept, **NO_OLLAMA, "XDG_RUNTIME_DIR": str(tmp_path), "COLUMNS": "80"}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import NO_OLLAMA
 from unbroken.upstream.scripted import (
     Answer,
     Gate,
@@ -50,7 +51,13 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 @pytest.fixture
 def environment(upstream: ScriptedUpstream, tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not re.match("UNBROKEN_|OPENAI_|NO_COLOR|TERM", name)}
-    return {**kept, "UNBROKEN_BASE_URL": upstream.base_url, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}
+    return {
+        **kept,
+        **NO_OLLAMA,
+        "UNBROKEN_BASE_URL": upstream.base_url,
+        "XDG_STATE_HOME": str(tmp_path),
+        "TERM": "xterm",
+    }
 
 
 async def start(environment: dict[str, str], *arguments: str) -> Process:

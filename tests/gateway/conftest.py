@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from uvicorn.server import ServerState
 
+from tests.conftest import NO_OLLAMA
 from unbroken.gateway.app import Gateway
 from unbroken.gateway.journal import Journal
 from unbroken.gateway.listening import listen
@@ -425,7 +426,7 @@ Start = Callable[..., Awaitable[Process]]
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts `unbroken` in a folder of its own, with `upstream`, and `more` settings, in its `unbroken.toml`."""
     started: list[asyncio.subprocess.Process] = []
-    plain = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+    plain = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", *NO_OLLAMA) if name in os.environ}
 
     async def run(
         *arguments: str, upstream: ScriptedUpstream | None = None, more: str = "", env: dict[str, str] | None = None

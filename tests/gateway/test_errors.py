@@ -63,7 +63,18 @@ async def test_an_unknown_model_is_told_which_there_are(serve, upstream: Scripte
         found = error_of(response)
         assert found["code"] == "model_not_found"
         assert found["param"] == "model"
-        assert found["message"] == "The model 'huge' does not exist here. Models that do: small, large."
+        assert found["message"] == (
+            "The model 'huge' does not exist here. Models that do: small, large."
+            ' To give a model this name, add "huge = NAME" to the models of an upstream that calls it NAME.'
+        )
+
+
+async def test_an_unknown_model_is_told_which_names_are_taken(serve, upstream: ScriptedUpstream) -> None:
+    known = UpstreamSettings(name="up", base_url=upstream.base_url, models=("small", "gpt-*", "claude-* = theirs"))
+    gateway = await serve(known)
+    for response in (await gateway.ask(model='a "b"'), await gateway.client.get("/models/a%20%22b%22")):
+        message = error_of(response)["message"]
+        assert message.endswith("that do: small. Any name such as these is taken, too: gpt-*, claude-*.")
 
 
 async def test_many_models_do_not_make_a_long_error(serve, upstream: ScriptedUpstream) -> None:

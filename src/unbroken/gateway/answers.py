@@ -14,7 +14,6 @@ from unbroken.gateway.call import Call, ClientLeft
 from unbroken.gateway.durability import fingerprint, read_durability
 from unbroken.gateway.durable_answers import send_durable_answer
 from unbroken.gateway.follow import Ending, StreamFollower
-from unbroken.gateway.models import unknown_model
 from unbroken.gateway.origin import Origin
 from unbroken.gateway.produce import Producer
 from unbroken.gateway.production import Asked, Production
@@ -60,7 +59,7 @@ async def send_answer(
     call.asked_model = request.model
     durability = read_durability(call.headers, gateway.settings.store, key_name, is_background=is_background)
     if not gateway.upstreams.table.tiers(request.model):
-        raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
+        raise RequestRefused(await gateway.unknown_model(request.model))
     stream = StreamId(f"{dialect.id_prefix}{gateway.ids.new()}")
     if call.connection.is_lost:
         raise ClientLeft

@@ -225,9 +225,9 @@ class Gateway:
         """Every model by its name, as the API shows it."""
         return await models.listed(self)
 
-    async def model_names(self) -> list[str]:
-        """The names of the models that exist."""
-        return list(await self.models())
+    async def unknown_model(self, name: str) -> ApiError:
+        """What is said of a model that nobody serves."""
+        return models.unknown_model(name, list(await self.models()), self.upstreams.table.globs())
 
     def refused(self, error: ApiError, request_id: bytes) -> None:
         """Notes and counts a request that was refused on the connection, before it could be routed."""

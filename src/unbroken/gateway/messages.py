@@ -9,7 +9,6 @@ from unbroken.chat.fault import UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.gateway.answers import create_answer
 from unbroken.gateway.call import Call
-from unbroken.gateway.models import unknown_model
 from unbroken.gateway.response_heads import why_refused
 from unbroken.gateway.upstreams import Upstream
 from unbroken.rules.outcome import api_error
@@ -43,7 +42,7 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     now = call.connection.loop.time()
     candidates = gateway.upstreams.candidates(request.model, now)
     if not gateway.upstreams.table.tiers(request.model):
-        raise RequestRefused(unknown_model(request.model, await gateway.model_names()))
+        raise RequestRefused(await gateway.unknown_model(request.model))
     try:
         if not candidates:
             raise UpstreamFailed(gateway.upstreams.nobody_left(request.model, now))

@@ -1,7 +1,8 @@
 """`GET /v1/models` and `GET /v1/models/{id}`: what can be asked for."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,8 @@ LIST_SECONDS = 2.0  # that an upstream gets to say what it serves
 KEPT_SECONDS = 10.0  # for which its list, or its silence, is not asked for again
 MAX_LISTED = 10_000  # models of one upstream
 MAX_NAMED = 50  # models in an error message
+
+_PLAIN = re.compile(r"[\w./:@+-]{1,100}")  # a name that may stand in an example of the configuration
 
 _write = msgspec.json.Encoder().encode
 
@@ -79,15 +82,19 @@ async def get_model(gateway: "Gateway", call: Call, key_name: str) -> None:
     if found is None and gateway.upstreams.table.tiers(name):
         found = _object(name, "unbroken")
     if found is None:
-        raise RequestRefused(unknown_model(name, list(models)))
+        raise RequestRefused(unknown_model(name, list(models), gateway.upstreams.table.globs()))
     await call.respond_json(write_model(ModelRow(name)) if call.dialect is ANTHROPIC_MESSAGES else _write(found))
 
 
-def unknown_model(name: str, known: list[str]) -> ApiError:
-    """The refusal of a model that does not exist, with those that do."""
+def unknown_model(name: str, known: Sequence[str], globs: Sequence[str] = ()) -> ApiError:
+    """The refusal of a model that does not exist, with those that do, and how one of them would get its name."""
     shown = ", ".join(known[:MAX_NAMED]) or "none: see `unbroken doctor`"
     more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
     message = f"The model '{name[:200]}' does not exist here. Models that do: {shown}{more}."
+    if globs:
+        message += f" Any name such as these is taken, too: {', '.join(globs[:MAX_NAMED])}."
+    if _PLAIN.fullmatch(name):
+        message += f' To give a model this name, add "{name} = NAME" to the models of an upstream that calls it NAME.'
     return ApiError(404, message, "invalid_request_error", "model_not_found", "model")
 
 

@@ -69,6 +69,12 @@ class RoutingTable:
         entries += [entry for _, listed in self._served.values() for entry in listed]
         return list(dict.fromkeys(entry.ours for entry in entries if not entry.is_glob))
 
+    def globs(self) -> list[str]:
+        """The patterns of all other names that are taken, in the order of the configuration."""
+        entries = [entry for entry, _ in self._routes]
+        entries += [entry for _, listed in self._served.values() for entry in listed]
+        return list(dict.fromkeys(entry.ours for entry in entries if entry.is_glob))
+
     def has_globs(self) -> bool:
         """Whether models can be asked for that `names` does not list."""
         return any(entry.is_glob for _, listed in self._served.values() for entry in listed)

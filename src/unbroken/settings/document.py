@@ -30,7 +30,7 @@ a default, so that a file needs only what is different. `unbroken doctor` checks
   never shown, in no log line and no error.
 * **Without upstreams** in the file they are looked for: OpenAI where `OPENAI_API_KEY` is set
   and Anthropic where `ANTHROPIC_API_KEY` is (`UNBROKEN_OPENAI_BASE_URL` and `UNBROKEN_ANTHROPIC_BASE_URL` change their
-  addresses), an Ollama on its usual port, and the demo model.
+  addresses), an Ollama on its usual port (or at `UNBROKEN_OLLAMA_BASE_URL`), and the demo model.
 * **`unbroken chat`, `models` and `streams`** ask the server at `--base-url`, else at `UNBROKEN_BASE_URL`, else at
   `OPENAI_BASE_URL`, with the key of `--api-key`, `UNBROKEN_API_KEY` or `OPENAI_API_KEY`. Where none is named, or
   `--config` is given, the configuration decides: see [the client](client.md#in-the-terminal).

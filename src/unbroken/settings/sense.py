@@ -124,12 +124,13 @@ def _server(upstream: UpstreamSettings) -> Iterator[str]:
         yield 'path is set, but engine is not: add engine = "llama.cpp" to run the file'
     elif upstream.engine_options != EngineOptions():
         yield 'engine_options are set, but engine is not: add engine = "llama.cpp" and path to run a file'
-    yield from _base_url(upstream.base_url)
+    yield from base_url_objections(upstream.base_url)
     if _NOT_IN_HEADERS.search(upstream.api_key) or upstream.api_key != upstream.api_key.strip():
         yield "api_key has a line end or another character that no key has"
 
 
-def _base_url(base_url: str) -> Iterator[str]:
+def base_url_objections(base_url: str) -> Iterator[str]:
+    """What speaks against the address of a server."""
     example = 'such as "https://api.openai.com/v1"'
     try:
         url = urlsplit(base_url)
