@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+from tests.acceptance.conftest import TUTORIAL_CONFIG
 from tests.acceptance.processes import GatewayProcess, run
 from unbroken.settings.read import read_settings
 
@@ -30,6 +31,10 @@ def test_its_configuration_is_taken(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         secrets = dict.fromkeys(re.findall(r'"env:(\w+)"', text), "some-long-secret")
         assert read_settings(path, secrets).upstream
+
+
+def test_the_names_that_it_gives_are_those_that_the_tutorials_are_run_with() -> None:
+    assert TUTORIAL_CONFIG.strip() == blocks("toml")[0].strip()
 
 
 def test_its_two_commands_are_made_and_its_test_command_is_what_ci_calls() -> None:
