@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 MODEL = "unbroken-demo"
@@ -72,6 +72,14 @@ def test_the_models_of_the_tutorials_are_served_under_their_names(client: OpenAI
 def test_the_same_seed_gives_the_same_answer(client: OpenAI) -> None:
     first, second = (text(stream(client, seed=42, temperature=1.5, max_tokens=40)) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("fields", [{"n": 5}, {"max_tokens": -5}], ids=["n", "max_tokens"])
+def test_a_number_out_of_bounds_is_refused_by_its_name(client: OpenAI, fields: dict[str, int]) -> None:
+    for attempt in (ask, stream):
+        with pytest.raises(BadRequestError) as refused:
+            attempt(client, **fields)
+        assert [refused.value.param] == list(fields)
 
 
 def test_the_likeliest_words_are_the_same_every_time(client: OpenAI) -> None:

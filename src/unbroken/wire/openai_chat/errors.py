@@ -48,6 +48,7 @@ BY_CODE: Mapping[str, Fault] = {
 
 # Servers that have no code for it say it in words of their own.
 _CONTEXT_LENGTH = re.compile(r"maximum context length|context (length|size|window)|prompt is too long", re.I)
+_FIELD = re.compile(r"Field '(?P<name>\w{1,100})': ")  # llama.cpp's way to name it
 _SECRET = re.compile(
     r"\b(sk|gsk|xai|pplx|nvapi)[-_][\w*.-]{6,}|\bhf_\w{16,}|\bAIza[\w-]{16,}"
     r"|(?<=Bearer )[^\s`'\"]{8,}"  # no word such as KEY: some errors say how a key is sent
@@ -129,6 +130,8 @@ def _from_envelope(said: object, fault: Fault, status: int, secret: str) -> Fail
         if isinstance(number, int) and not isinstance(number, bool):  # llama.cpp, vLLM, OpenRouter
             fault = _fault_of_status(number, fault)
         fault = BY_CODE.get(type or "", fault)
+    if param is None and (field := _FIELD.match(message)):
+        param = _told(field["name"], secret)
     fault = BY_CODE.get(code or "", fault)
     is_request_at_fault = fault in (Fault.BAD_REQUEST, Fault.TOO_LARGE)
     if type == "exceed_context_size_error" or (is_request_at_fault and _CONTEXT_LENGTH.search(message[:MAX_MESSAGE])):
