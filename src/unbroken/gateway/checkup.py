@@ -29,6 +29,13 @@ _ADVICE = {
     Fault.CONNECT_TIMEOUT: "is its address right, and does a firewall let you through?",
     Fault.HEADERS_TIMEOUT: "it takes connections and does not answer: see the log of that server",
 }
+# OpenSSL's words for what is wrong with a certificate; whatever else it is, its authority is not known here.
+_CERTIFICATE_ADVICE = (
+    ("mismatch", "name the server in base_url as its certificate does"),
+    ("expired", "renew the certificate, or set the clock of this machine"),
+    ("not yet valid", "set the clock of this machine"),
+    ("", "set ca_file to the authority that signed it"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,5 +184,6 @@ def _advice(upstream: Upstream, failure: Failure) -> str:
     if upstream.engine is not None:
         return "set path to a GGUF file that this user can read"
     if "certificate" in failure.message:
-        return "set ca_file to the authority that signed it"
+        said = failure.message.rpartition(": ")[2]  # without the name of the server
+        return next(advice for words, advice in _CERTIFICATE_ADVICE if words in said)
     return _ADVICE.get(failure.fault, "is it an OpenAI-compatible server?")
