@@ -394,7 +394,7 @@ async def test_a_bad_configuration_is_told_once_and_as_by_one_process(
 async def test_workers_that_could_not_see_each_others_streams_are_refused(start) -> None:
     served = await start("serve", "--port", "0", "--workers", "2", env={"UNBROKEN_STORE_STREAMS": "memory"})
     assert await served.wait_until_ended() == 1
-    assert 'in store.streams = "memory" each would have its own streams' in served.said
+    assert 'in UNBROKEN_STORE_STREAMS = "memory" each would have its own streams' in served.said
 
 
 async def test_lines_of_all_workers_are_whole(start_workers, upstream: ScriptedUpstream) -> None:

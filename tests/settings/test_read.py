@@ -306,7 +306,7 @@ def test_a_store_that_is_none_is_refused_without_its_password(streams: str, prob
 
 @pytest.mark.parametrize("pair", ["nobody = 3", "app", "app = soon", "app = -1"])
 def test_a_grace_of_no_key_or_no_time_is_refused(pair: str) -> None:
-    with pytest.raises(SettingsInvalid, match="orphan_grace_of"):
+    with pytest.raises(SettingsInvalid, match="ORPHAN_GRACE_OF"):
         read_settings(None, {"UNBROKEN_STORE_ORPHAN_GRACE_OF": pair, "UNBROKEN_KEYS_APP": "a-key-of-the-app"})
 
 
@@ -326,3 +326,50 @@ def test_an_engines_model_is_called_as_its_file(file: Path, path: str, models: s
 def test_a_server_without_names_is_asked_for_its_list(file: Path) -> None:
     file.write_text(SERVER, "utf-8")
     assert read_settings(file, {}).upstream[0].models == ()
+
+
+# name: (variables, the file, what is said)
+CONTRADICTIONS: dict[str, tuple[dict[str, str], str, str]] = {
+    "key": (
+        {"UNBROKEN_KEYS_APP": "abcdef"},
+        "",
+        "environment: UNBROKEN_KEYS_APP has 6 characters, expected at least 8",
+    ),
+    "key in the file": ({}, '[keys]\napp = "abcdef"\n', "{file}: keys.app has 6 characters"),
+    "secret": (
+        {"UNBROKEN_KEYS_APP": "env:NOWHERE"},
+        "",
+        'environment: UNBROKEN_KEYS_APP is "env:NOWHERE", but there is no environment variable NOWHERE',
+    ),
+    "the same key": (
+        {"UNBROKEN_KEYS_WEB": "long-enough"},
+        '[keys]\napp = "long-enough"\n',
+        "{file}: keys.app and UNBROKEN_KEYS_WEB are the same key",
+    ),
+    "limits": (
+        {"UNBROKEN_TIMEOUTS_HEADERS": "20"},
+        "[timeouts]\ntotal = 10\n",
+        "environment: UNBROKEN_TIMEOUTS_HEADERS is 20 s, but timeouts.total ends every answer after 10 s",
+    ),
+    "a setting whose name begins with another": (
+        {"UNBROKEN_KEYS_APP": "long-enough"},
+        '[keys]\napp2 = "abcdef"\n',
+        "{file}: keys.app2 has 6 characters",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_what_a_variable_says_is_not_told_of_the_file(file: Path, name: str) -> None:
+    environment, text, expected = CONTRADICTIONS[name]
+    file.write_text(f"{SERVER}{text}", "utf-8")
+    with pytest.raises(SettingsInvalid) as caught:
+        read_settings(file, environment)
+    assert str(caught.value).startswith(expected.format(file=file))
+
+
+def test_a_flag_is_told_as_the_setting_that_it_gives(file: Path) -> None:
+    """It has won over the variable, which is not to blame."""
+    environment = {"UNBROKEN_SERVER_WORKERS": "3", "UNBROKEN_STORE_STREAMS": "memory"}
+    with pytest.raises(SettingsInvalid, match=r"settings: server\.workers is more than 1, but in UNBROKEN_STORE_"):
+        read_settings(None, environment, {"server": {"workers": 2}})

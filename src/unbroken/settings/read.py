@@ -1,8 +1,9 @@
 """Reading settings: a TOML file, then the environment, then flags; the later wins."""
 
 import difflib
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ def read_settings(
     """
     tree = _read_file(path) if path else {}
     place = str(path) if path else "settings"
-    _add(tree, _from_environment(environment))
-    _add(tree, _from_flags(flags or {}))
+    from_environment, from_flags = _from_environment(environment), _from_flags(flags or {})
+    _add(tree, from_environment)
+    _add(tree, from_flags)
+    by_flags = {(section, name) for section, name, _ in from_flags}
+    by_variable = [(section, name) for section, name, _ in from_environment if (section, name) not in by_flags]
     try:
         settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
@@ -45,8 +49,18 @@ def read_settings(
             if upstream.ca_file and not Path(upstream.ca_file).is_file():
                 raise SettingsInvalid(f'upstream "{upstream.name}": ca_file is "{upstream.ca_file}", which is no file')
     except SettingsInvalid as error:
-        raise SettingsInvalid(f"{place}: {error}") from None
+        raise SettingsInvalid(_placed(str(error), place, by_variable)) from None
     return _with_names(settings)
+
+
+def _placed(problem: str, place: str, by_variable: Iterable[tuple[str, str]]) -> str:
+    """What is wrong, and where: a setting that a variable gave is called by that, for the file says nothing of it."""
+    for section, name in by_variable:
+        setting = rf"(?<![\w.]){re.escape(f'{section}.{name}')}(?![\w.-]*\w)"
+        if re.match(setting, problem):
+            place = "environment"
+        problem = variable(section, name).join(re.split(setting, problem))
+    return f"{place}: {problem}"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
