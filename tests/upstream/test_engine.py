@@ -124,6 +124,23 @@ async def test_killed_engine_comes_back_at_the_same_path(model: Path) -> None:
             states.clear()
 
 
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGTERM])
+async def test_death_by_a_signal_is_not_blamed_on_what_went_wrong_before(model: Path, number: signal.Signals) -> None:
+    """llama.cpp logs as errors what it could not answer, hours before perhaps."""
+    states: list[EngineState] = []
+    log = bytearray()
+    engine = new_engine(model, states=states, settings={"verbose": True}, on_log=log.extend)
+    async with running(engine) as address, caller(address) as client:
+        broken = {"messages": [{"role": "user", "content": "<greet>"}], "grammar": 'root ::= "a'}
+        assert (await client.post("/chat/completions", json=broken)).status_code == 400
+        assert engine.pid
+        os.kill(engine.pid, number)
+        sentence = (await wait_for(engine, EnginePhase.RESTARTING, states)).sentence
+    assert re.search(rb"(?m)^[\d.]+ E ", log), "it had logged an error"
+    ending = "SIGSEGV" if number is signal.SIGSEGV else "exit code 0"
+    assert sentence.endswith(f": the engine ended with {ending}")
+
+
 async def test_engine_in_doubt_is_waited_for_before_its_death_is_known(model: Path) -> None:
     engine = new_engine(model)
     async with running(engine) as address:
