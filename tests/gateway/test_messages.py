@@ -25,7 +25,9 @@ from unbroken.upstream.scripted import (
     Answer,
     Gate,
     Hold,
+    Script,
     ScriptedUpstream,
+    Stall,
     before_head,
     blocks,
     body,
@@ -418,6 +420,14 @@ async def test_other_upstreams_counts_are_estimated(serve, upstream: ScriptedUps
     assert 500 < long.json()["input_tokens"] < 5000
     assert 0 < short.json()["input_tokens"] < 100
     assert not upstream.requests
+
+
+async def test_a_count_that_does_not_come_is_an_error(serve, claude: ScriptedUpstream) -> None:
+    claude.always(Script((Stall(),)))
+    gateway = await serve(speaking(claude), timeouts={"headers": 0.1})
+    response = await gateway.client.post("/messages/count_tokens", json=question())
+    assert "no response within 0.1 s" in check_error(response, 504, "timeout_error")
+    await claude.wait_until_left()
 
 
 async def test_a_count_that_fails_is_an_error(serve, claude: ScriptedUpstream) -> None:

@@ -1,5 +1,6 @@
 """`/v1/messages`: Anthropic Messages, and the count of a question's tokens."""
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,6 +42,7 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     call.asked_model = request.model
     now = call.connection.loop.time()
     candidates = gateway.upstreams.candidates(request.model, now)
+    limit = gateway.settings.timeouts.headers  # a count takes no thinking
     if not gateway.upstreams.table.tiers(request.model):
         raise RequestRefused(await gateway.unknown_model(request.model))
     try:
@@ -49,9 +51,9 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
         target = candidates[0]
         upstream = gateway.upstreams.get(target.upstream)
         if upstream.dialect is ANTHROPIC_MESSAGES:
-            tokens = await _count_there(upstream, body, target.model, call)
+            tokens = await _count_there(upstream, body, target.model, call, limit)
         elif upstream.is_engine:
-            tokens = await _count_in_engine(upstream, request)
+            tokens = await _count_in_engine(upstream, request, limit)
         else:
             tokens = len(body) // BYTES_PER_TOKEN + 1
             call.own_headers.append((b"unbroken-estimated", b"true"))
@@ -60,25 +62,29 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     await call.respond_json(write_count(tokens))
 
 
-async def _count_there(upstream: Upstream, body: bytes, model: str, call: Call) -> int:
+async def _count_there(upstream: Upstream, body: bytes, model: str, call: Call, limit: float) -> int:
     asked = msgspec.json.encode({**_read_fields(body), "model": model})
-    return read_count(await _post(upstream, COUNT_PATH, asked, upstream.headers_for(call.headers)))
+    return read_count(await _post(upstream, COUNT_PATH, asked, upstream.headers_for(call.headers), limit=limit))
 
 
-async def _count_in_engine(upstream: Upstream, request: ChatRequest) -> int:
+async def _count_in_engine(upstream: Upstream, request: ChatRequest, limit: float) -> int:
     """llama.cpp's own count: the chat template filled in, and its tokens."""
     written = translate_request(request, ANTHROPIC_MESSAGES, OPENAI_CHAT, model="engine", stream=False)
-    prompt = _read(await _post(upstream, "//apply-template", written.body))["prompt"]
+    prompt = _read(await _post(upstream, "//apply-template", written.body, limit=limit))["prompt"]
     asked = msgspec.json.encode({"content": prompt, "add_special": True, "parse_special": True})
-    return len(_read(await _post(upstream, "//tokenize", asked))["tokens"])
+    return len(_read(await _post(upstream, "//tokenize", asked, limit=limit))["tokens"])
 
 
-async def _post(upstream: Upstream, path: str, body: bytes, headers: bytes = b"") -> bytes:
+async def _post(upstream: Upstream, path: str, body: bytes, headers: bytes = b"", *, limit: float) -> bytes:
     client: HttpClient = await upstream.client()
     sink = WholeResponse()
     connection = await client.post(path, body, sink, accept="application/json", more_headers=headers)
     try:
-        status, answer = await sink.complete
+        async with asyncio.timeout(limit):
+            status, answer = await sink.complete
+    except TimeoutError:
+        connection.close()
+        raise UpstreamFailed(Failure(Fault.HEADERS_TIMEOUT, f"no response within {limit:g} s")) from None
     except BaseException:
         connection.close()
         raise
