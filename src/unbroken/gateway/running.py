@@ -64,12 +64,13 @@ class Remembrance:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_uid != os.getuid():
                 return
-            path = folder / f"{port}.pid"
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            path, starting = folder / f"{port}.pid", folder / f"{port}.{os.getpid()}.starting"
+            file = os.open(starting, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             self._written = path, file
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _verdict_of(port).unlink(missing_ok=True)  # of one that was killed
             os.write(file, msgspec.json.encode(Running(os.getpid(), port, root_of(host, port), self._config)))
+            _verdict_of(port).unlink(missing_ok=True)  # of one that was killed
+            starting.replace(path)  # locked and whole: whoever sees it half made would take it for left behind
 
     def reloaded(self, is_taken: bool, said: str) -> None:
         """Tells `unbroken reload` how it went."""
@@ -112,8 +113,8 @@ def running_gateways() -> list[Running]:
         with suppress(OSError, msgspec.DecodeError), path.open("rb") as file:
             if _is_locked(file.fileno()):
                 found.append(msgspec.json.decode(file.read(), type=Running))
-            else:
-                path.unlink(missing_ok=True)
+            elif os.path.samestat(os.fstat(file.fileno()), path.stat()):  # nobody has taken the port meanwhile
+                path.unlink()
     return sorted(found, key=lambda gateway: gateway.port)
 
 
