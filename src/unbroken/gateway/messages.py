@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from unbroken.chat.error import RequestRefused
-from unbroken.chat.fault import UpstreamFailed
+from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.request import ChatRequest
 from unbroken.gateway.answers import create_answer
 from unbroken.gateway.call import Call
