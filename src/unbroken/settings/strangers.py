@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from unbroken.settings.catalogue import PREFIX, sections, settings_of, variable
 
 #: Variables that are ours and name no setting.
-OURS = ("UNBROKEN_BASE_URL", "UNBROKEN_API_KEY", "UNBROKEN_OPENAI_BASE_URL", "UNBROKEN_ANTHROPIC_BASE_URL")
+OURS = (
+    *("UNBROKEN_BASE_URL", "UNBROKEN_API_KEY"),
+    *("UNBROKEN_OPENAI_BASE_URL", "UNBROKEN_ANTHROPIC_BASE_URL", "UNBROKEN_OLLAMA_BASE_URL"),
+)
 KEYS = f"{PREFIX}KEYS_"
 
 #: What container platforms add for a service that is called `unbroken`, or begins so.
