@@ -106,6 +106,16 @@ async def test_a_gateway_of_another_configuration_is_not_the_one_that_is_meant(
         assert "No server runs here" in (await run("streams")).errors
 
 
+async def test_a_gateway_may_know_secrets_that_we_do_not(
+    run: Run, serving: Serving, upstream: ScriptedUpstream
+) -> None:
+    ours = configuration(upstream.base_url, 'api_key = "env:THE_KEY"')
+    async with serving(config=ours, env={"THE_KEY": "sk-secret"}):
+        assert await run("chat", "Hi") == ANSWERED
+        assert (await run("streams")).code == 0
+    assert "there is no environment variable THE_KEY" in (await run("chat", "Hi")).errors
+
+
 async def test_of_several_gateways_one_has_to_be_named(
     run: Run, serving: Serving, upstream: ScriptedUpstream, elsewhere: Path
 ) -> None:

@@ -131,9 +131,9 @@ async def _server(base_url: str | None, api_key: str | None, config: Path | None
     """The server that was named, or runs here, or one of our own that lasts as long as the stack."""
     if named := server_that_is_named(base_url, api_key, config):
         return named
-    settings = settings_from(config)
-    if running := await server_that_runs(api_key, config, settings):
+    if running := await server_that_runs(api_key, config):
         return running
+    settings = settings_from(config)
     is_terminal = sys.stderr.isatty()
     if is_terminal:
         print(STARTING, end="", file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ import typer
 
 if TYPE_CHECKING:
     from unbroken.client.server import Server
-    from unbroken.settings.tree import Settings
 
 BaseUrlOption = Annotated[
     str | None, typer.Option(help="Any OpenAI-compatible server. [env: UNBROKEN_BASE_URL, OPENAI_BASE_URL]")
@@ -25,17 +24,28 @@ def server_that_is_named(base_url: str | None, api_key: str | None, config: Path
     return None if config and not base_url else named_server(base_url, api_key, os.environ)
 
 
-async def server_that_runs(api_key: str | None, config: Path | None, settings: "Settings") -> "Server | None":
-    """The gateway of these settings that runs on this machine.
+async def server_that_runs(api_key: str | None, config: Path | None) -> "Server | None":
+    """The gateway of the configuration that runs on this machine.
 
     Raises:
         ChatFailed: several run, and it is not clear which is meant.
+        SettingsInvalid: something is wrong with the configuration, and none runs by it.
     """
-    from unbroken.cli.configured import configuration_file
+    from unbroken.cli.configured import configuration_file, settings_from
     from unbroken.client.server import Server, find_local_server, local_key
     from unbroken.gateway.running import places_of
+    from unbroken.settings.read import SettingsInvalid
 
-    found = await find_local_server(*places_of(settings.server, configuration_file(config)))
+    file = configuration_file(config)
+    try:
+        places = places_of(settings_from(config).server, file)
+    except SettingsInvalid:
+        # A gateway that runs by this file may well know what is missing here: the variables that hold its secrets.
+        _, others = places_of(None, file)
+        if not (found := await find_local_server(None, others)):
+            raise
+    else:
+        found = await find_local_server(*places)
     return Server(found, local_key(api_key, os.environ)) if found else None
 
 
@@ -44,14 +54,13 @@ async def server_that_is_there(base_url: str | None, api_key: str | None, config
 
     Raises:
         ChatFailed: there is none.
-        SettingsInvalid: something is wrong with the configuration.
+        SettingsInvalid: something is wrong with the configuration, and none runs by it.
     """
     from unbroken.chat.fault import Fault
-    from unbroken.cli.configured import settings_from
     from unbroken.client.failure import ChatFailed
 
     if named := server_that_is_named(base_url, api_key, config):
         return named
-    if running := await server_that_runs(api_key, config, settings_from(config)):
+    if running := await server_that_runs(api_key, config):
         return running
     raise ChatFailed("No server runs here: name one with --base-url, or start `unbroken serve`.", Fault.CONNECT)

@@ -66,11 +66,11 @@ class Remembrance:
                 return
             path, starting = folder / f"{port}.pid", folder / f"{port}.{os.getpid()}.starting"
             file = os.open(starting, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            self._written = path, file
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(file, msgspec.json.encode(Running(os.getpid(), port, root_of(host, port), self._config)))
             _verdict_of(port).unlink(missing_ok=True)  # of one that was killed
             starting.replace(path)  # locked and whole: whoever sees it half made would take it for left behind
+            self._written = path, file
 
     def reloaded(self, is_taken: bool, said: str) -> None:
         """Tells `unbroken reload` how it went."""
@@ -88,8 +88,9 @@ class Remembrance:
         if self._written is not None:
             path, file = self._written
             with suppress(OSError):
-                path.unlink()
-                path.with_suffix(VERDICT).unlink(missing_ok=True)
+                if os.path.samestat(os.fstat(file), path.stat()):  # not that of one at another host, same port
+                    path.unlink()
+                    path.with_suffix(VERDICT).unlink(missing_ok=True)
             os.close(file)
 
 
@@ -138,15 +139,17 @@ def _latest_reload(gateway: Running) -> Reloaded | None:
         return None
 
 
-def places_of(server: ServerSettings, config: Path | None) -> tuple[str | None, list[str]]:
+def places_of(server: ServerSettings | None, config: Path | None) -> tuple[str | None, list[str]]:
     """Where the gateway that is meant by these settings may be: at their own address, or at one where one runs.
 
     Where there is a configuration file, a gateway that runs by another one, or by none, is not the one that is meant.
     """
     running = running_gateways()
     meant = [gateway for gateway in running if config is None or gateway.config == str(config.resolve())]
-    is_taken = any(gateway.port == server.port for gateway in running if gateway not in meant)
-    own = None if is_taken or not server.port else root_of(server.host, server.port)
+    if server is None or not server.port:
+        return None, [gateway.root for gateway in meant]
+    is_of_another = any(gateway.port == server.port for gateway in running if gateway not in meant)
+    own = None if is_of_another else root_of(server.host, server.port)
     return own, [gateway.root for gateway in meant if gateway.port != server.port]
 
 
