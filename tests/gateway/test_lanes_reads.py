@@ -55,7 +55,8 @@ def test_an_event_with_a_line_end_for_a_size_is_no_chunk() -> None:
     assert len(read) == 262
     answer = check(Asked(), *CHAT.begins, *CHAT.says(*"abcdef"), Read(read))
     assert spoken(answer) == "abcdef"
-    assert "not HTTP" in answer.lines[0]["message"]
+    assert b"the response is not HTTP" in answer.text
+    assert answer.lines[0]["outcome"] == "malformed"
 
 
 @pytest.mark.parametrize("beside", [b"\n", b"\r", b"\r\n"])
