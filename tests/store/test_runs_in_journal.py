@@ -46,12 +46,14 @@ class Place:
     def __init__(self, path: Path, surroundings: AsyncExitStack) -> None:
         self.path = path
         self.now = 1000.0
+        self.storages: dict[DurableStreamLog, SqliteStorage] = {}
         self._surroundings = surroundings
 
     async def open(self) -> DurableStreamLog:
         storage = SqliteStorage(self.path, lease=LEASE, now=lambda: self.now)
         log = DurableStreamLog(storage, lease=3600.0)
         await log.start()
+        self.storages[log] = storage
         self._surroundings.push_async_callback(log.close)
         return log
 
@@ -151,8 +153,7 @@ async def test_an_owner_that_was_taken_for_dead_says_it_again(place: Place) -> N
 async def test_a_writer_that_has_failed_goes_on_with_what_the_file_says(place: Place) -> None:
     writer = await writer_in(place)
     await writer.text()
-    storage = writer.log._storage
-    assert isinstance(storage, SqliteStorage)
+    storage = place.storages[writer.log]
 
     def fail(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -178,11 +179,11 @@ async def test_a_reader_elsewhere_may_begin_in_the_middle_of_a_run(
     writer = await writer_in(place)
     for _ in range(4):
         await writer.text()
-    first = await followed(await place.open(), 2, writer)
+    first = await followed(place.storages[await place.open()], 2, writer)
     for _ in range(4):
         await writer.text()
         await first.wait_for(writer.said)
-    second = await followed(await place.open(), 5, writer)
+    second = await followed(place.storages[await place.open()], 5, writer)
     steps: list[Callable[[], object]] = [writer.text, writer.block, lambda: writer.text(b"event: other\n")]
     for step in [*steps, *steps[2:], *steps, steps[0], steps[0]]:
         await step()  # type: ignore[misc]
@@ -191,10 +192,8 @@ async def test_a_reader_elsewhere_may_begin_in_the_middle_of_a_run(
     assert len(looks) == 2  # the journal's news were enough after that
 
 
-async def followed(log: DurableStreamLog, after: int, writer: Writer) -> Reader:
+async def followed(storage: SqliteStorage, after: int, writer: Writer) -> Reader:
     """A follower that has had all there is; what it follows from on is in the cache of its own process."""
-    storage = log._storage
-    assert isinstance(storage, SqliteStorage)
     reader = Reader(after)
 
     def on_news(stream: StreamId, part: object) -> None:
