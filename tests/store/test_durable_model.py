@@ -21,13 +21,42 @@ STREAM = StreamId("chatcmpl-1")
 WORKER = st.integers(0, 1)
 RENEWED = 0.02  # seconds; who has lost a stream and appends nothing hears of it then
 
+LEASE = 15.0  # of the model's clock
+
 Stores = Callable[[], AbstractAsyncContextManager[Sequence[StreamStorage]]]
+
+
+class Clock:
+    """A clock that goes when the model says so."""
+
+    now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Dozing(SqliteStorage):
+    """A storage of a process that may be held up: then it does not renew its lease, and does all else late."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        super().__init__(path, lease=LEASE, now=clock)
+        self.clock = clock
+        self.is_asleep = False
+        self.renewals = 0
+
+    async def renew(self) -> Sequence[StreamId]:
+        if self.is_asleep:
+            return ()
+        lost = await super().renew()
+        self.renewals += 1
+        return lost
 
 
 @asynccontextmanager
 async def sqlite_stores() -> AsyncIterator[Sequence[StreamStorage]]:
     with tempfile.TemporaryDirectory() as folder:
-        yield [SqliteStorage(f"{folder}/streams.db") for _ in range(2)]
+        clock = Clock()
+        yield [Dozing(f"{folder}/streams.db", clock) for _ in range(2)]
 
 
 @asynccontextmanager
@@ -85,9 +114,8 @@ class Workers(RuleBasedStateMachine):
     def begin(self) -> None:
         async def begin() -> None:
             self.surroundings = self.new_stores()
-            self.logs = [
-                DurableStreamLog(storage, lease=RENEWED * 3) for storage in await self.surroundings.__aenter__()
-            ]
+            self.storages = await self.surroundings.__aenter__()
+            self.logs = [DurableStreamLog(storage, lease=RENEWED * 3) for storage in self.storages]
             for log in self.logs:
                 await log.start()
             first = Epoch(1)
@@ -105,7 +133,56 @@ class Workers(RuleBasedStateMachine):
 
     @rule(worker=WORKER)
     def take_over(self, worker: int) -> None:
-        assert self.runner.run(self.logs[worker].take_over(STREAM)) is None  # all owners live
+        """It is the other's for as long as that one renews its lease, and then whoever's that asks first."""
+        latest = max(self.owners)
+        epoch = Epoch(latest + 1)
+        on_lost = lambda error: self.lost.append((epoch, error))  # noqa: E731
+        owner = self.owners[latest]
+        taken = self.runner.run(self.logs[worker].take_over(STREAM, on_lost=on_lost))
+        if owner == worker or not self._is_asleep(owner):
+            assert taken is None
+        elif taken is None:
+            assert self._takes_itself_for_the_owner(worker)
+        else:
+            assert taken == epoch
+            self.owners[epoch], self.appended[epoch] = worker, 0
+
+    def _takes_itself_for_the_owner(self, worker: int) -> bool:
+        """Whether it has had the stream, and has not heard yet that it lost it."""
+        had = [epoch for epoch, owner in self.owners.items() if owner == worker]
+        return bool(had) and max(had) not in {epoch for epoch, _ in self.lost}
+
+    @rule(worker=WORKER)
+    def fall_asleep(self, worker: int) -> None:
+        """The worker renews no more, and its lease lapses; the other's does not."""
+        storage = self.storages[worker]
+        if isinstance(storage, Dozing):  # a server has a clock of its own
+            storage.is_asleep = True
+            storage.clock.now += LEASE + 1
+            self._renew()
+
+    @rule(worker=WORKER)
+    def wake_up(self, worker: int) -> None:
+        """What nobody has taken over meanwhile is the worker's still."""
+        storage = self.storages[worker]
+        if isinstance(storage, Dozing):
+            storage.is_asleep = False
+            self._renew()
+
+    def _is_asleep(self, worker: int) -> bool:
+        storage = self.storages[worker]
+        return isinstance(storage, Dozing) and storage.is_asleep
+
+    def _renew(self) -> None:
+        """Waits until all who are awake have renewed their lease."""
+
+        async def renew() -> None:
+            awake = [storage for storage in self.storages if isinstance(storage, Dozing) and not storage.is_asleep]
+            before = [storage.renewals for storage in awake]
+            while any(storage.renewals == seen for storage, seen in zip(awake, before, strict=True)):
+                await asyncio.sleep(0.001)
+
+        self.runner.run(renew())
 
     @rule(back=st.integers(0, 2), many=st.integers(1, 3), turns=st.integers(0, 3))
     def append(self, back: int, many: int, turns: int) -> None:
@@ -167,6 +244,9 @@ class Workers(RuleBasedStateMachine):
     async def _end(self) -> None:
         """The owner ends the stream; then every reader has all, and what is there is each owner's, in order."""
         epoch = max(self.owners)
+        for storage in self.storages:
+            if isinstance(storage, Dozing):
+                storage.is_asleep = False
         self.logs[self.owners[epoch]].append(STREAM, epoch, [Block(b"end")], ends=True)
         for log in self.logs:
             await log.settle()
