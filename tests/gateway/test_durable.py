@@ -148,11 +148,13 @@ async def test_many_read_one_stream_at_once(serve: Serve, upstream: ScriptedUpst
 async def test_offset_that_was_not_reached_is_refused(serve: Serve, upstream: ScriptedUpstream) -> None:
     gateway = await serve(upstream)
     stream = (await gateway.stream(headers=DURABLE)).headers["unbroken-stream"]
-    for given, code in (("99", 416), ("-1", 400), ("x", 400), ("\u0661", 400)):
+    for given, status in (("99", 416), ("-1", 400), ("x", 400), ("\u0661", 400)):
         response = await gateway.client.get(
             f"/streams/{stream}", headers={"accept": "text/event-stream"}, params={"after": given}
         )
-        assert response.status_code == code, given
+        assert response.status_code == status, given
+        error = response.json()["error"]
+        assert (error["param"], error["code"]) == ("after", "offset_unknown" if status == 416 else "invalid_value")
 
 
 async def test_status_tells_how_the_answer_came_about(serve: Serve, upstream: ScriptedUpstream) -> None:
@@ -310,17 +312,20 @@ async def test_key_is_free_again_when_nothing_came_of_it(serve: Serve, upstream:
     assert answer.json()["choices"][0]["message"]["content"] == "one two three"
 
 
-async def test_key_that_is_no_key_is_refused(serve: Serve, upstream: ScriptedUpstream) -> None:
+async def test_header_that_says_nothing_is_refused_by_name(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """H5, D8, D9."""
     gateway = await serve(upstream)
-    for headers in (
-        {"idempotency-key": ""},
-        {"idempotency-key": "x" * 256},
-        {"unbroken-durable": "perhaps"},
-        {**DURABLE, "unbroken-orphan-grace": "soon"},
+    for headers, param in (
+        ({"idempotency-key": ""}, "Idempotency-Key"),
+        ({"idempotency-key": "x" * 256}, "Idempotency-Key"),
+        ({"unbroken-durable": "perhaps"}, "Unbroken-Durable"),
+        ({**DURABLE, "unbroken-orphan-grace": "soon"}, "Unbroken-Orphan-Grace"),
+        ({**DURABLE, "unbroken-orphan-grace": "-1"}, "Unbroken-Orphan-Grace"),
     ):
         response = await gateway.ask(headers=headers)
         assert response.status_code == 400, headers
-        assert response.json()["error"]["param"] in ("Idempotency-Key", "Unbroken-Durable", "Unbroken-Orphan-Grace")
+        error = response.json()["error"]
+        assert (error["param"], error["code"]) == (param, "invalid_value")
     assert not upstream.requests
 
 

@@ -341,7 +341,7 @@ async def test_a_wrong_page_is_named(serve, upstream: ScriptedUpstream, query: d
     gateway = await serve(upstream)
     id = (await answered(gateway))["id"]
     response = await gateway.client.get(f"/responses/{id}/input_items", params=query)
-    check_error(response, 400, param, None)
+    check_error(response, 400, param, "invalid_value")
 
 
 # --- what is echoed

@@ -80,4 +80,4 @@ def _graces(pairs: tuple[str, ...]) -> Mapping[str, float]:
 
 
 def _wrong(header: str, expected: str) -> RequestRefused:
-    return invalid(f"Invalid value of the header `{header}`: expected {expected}.", param=header)
+    return invalid(f"Invalid value of the header `{header}`: expected {expected}.", param=header, code="invalid_value")

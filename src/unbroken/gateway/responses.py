@@ -143,7 +143,8 @@ async def _send_events(gateway: "Gateway", call: Call, id: str, key_name: str) -
         raise _unknown(id)
     given = call.query.get("starting_after", "-1")
     if not _SEQUENCE_NUMBER.fullmatch(given):
-        raise invalid("Invalid value for 'starting_after': expected a sequence number.", param="starting_after")
+        message = "Invalid value for 'starting_after': expected a sequence number."
+        raise invalid(message, param="starting_after", code="invalid_value")
     after = Offset(int(given) + 1)
     if after > status.last:
         raise OffsetUnknown(f"response {status.record.id} has {counted(status.last, 'event')}, and {given} is beyond")
@@ -166,7 +167,7 @@ async def _send_unkept(gateway: "Gateway", call: Call, id: str, part: str, key_n
 async def _send_items(call: Call, items: Sequence[Raw]) -> None:
     listed = write_list(items, _page(call.query))
     if listed is None:
-        raise invalid("`after` names no item of this response.", param="after")
+        raise invalid("`after` names no item of this response.", param="after", code="invalid_value")
     await call.respond_json(listed)
 
 
@@ -205,10 +206,10 @@ def _checked(items: Sequence[Raw]) -> Sequence[Raw]:
 def _page(query: Mapping[str, str]) -> Page:
     limit = query.get("limit", "20")
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MOST_LISTED:
-        raise invalid(f"Invalid value for 'limit': expected 1 to {MOST_LISTED}.", param="limit")
+        raise invalid(f"Invalid value for 'limit': expected 1 to {MOST_LISTED}.", param="limit", code="invalid_value")
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
-        raise invalid("Invalid value for 'order': expected 'asc' or 'desc'.", param="order")
+        raise invalid("Invalid value for 'order': expected 'asc' or 'desc'.", param="order", code="invalid_value")
     return Page(query.get("after"), int(limit), order == "desc")
 
 

@@ -75,5 +75,5 @@ async def find_stream(gateway: "Gateway", id: str, key_name: str) -> StreamStatu
 def _after(call: Call) -> Offset:
     given = call.header(b"last-event-id") or call.query.get("after", "0")
     if not _OFFSET.fullmatch(given):
-        raise invalid("Invalid value for 'after': expected the offset of a block.", param="after")
+        raise invalid("Invalid value for 'after': expected the offset of a block.", param="after", code="invalid_value")
     return Offset(int(given))
