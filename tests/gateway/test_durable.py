@@ -174,6 +174,7 @@ async def test_status_tells_how_the_answer_came_about(serve: Serve, upstream: Sc
         "attempts": 1,
         "tier": None,
         "continuations": [],
+        "orphan_grace": 60.0,
         "error": None,
     }
     assert status["usage"]["output"] == 6
@@ -212,6 +213,27 @@ async def test_stream_that_nobody_reads_is_cancelled_after_its_grace(serve: Serv
     status = await wait_for_state(gateway, stream, "cancelled")
     assert "nobody" in status["error"]["message"]
     assert text_in(await events_of(gateway, stream)) == "one two"
+
+
+@pytest.mark.parametrize(
+    ("asked", "counts"), [(None, 45.0), ("0", 0.0), ("7.5", 7.5), ("90", 90.0), ("91", 90.0), ("100000", 90.0)]
+)
+async def test_status_tells_the_grace_that_counts(
+    serve: Serve, upstream: ScriptedUpstream, asked: str | None, counts: float
+) -> None:
+    """D4, D9: what a request asks for beyond the most that it may is cut to that."""
+    gateway = await serve(upstream, store={"orphan_grace": 45.0, "orphan_grace_most": 90.0})
+    grace = {} if asked is None else {"unbroken-orphan-grace": asked}
+    answer = await gateway.stream(headers={**DURABLE, **grace})
+    assert (await status_of(gateway, answer.headers["unbroken-stream"]))["orphan_grace"] == counts
+
+
+async def test_work_in_the_background_has_no_grace_to_tell(serve: Serve, upstream: ScriptedUpstream) -> None:
+    """D4, D9: it goes on without limit."""
+    gateway = await serve(upstream)
+    body = {"model": "m", "input": "hello", "background": True}
+    stream = (await gateway.client.post("/responses", json=body)).json()["id"]
+    assert (await status_of(gateway, stream))["orphan_grace"] is None
 
 
 async def test_key_has_a_grace_of_its_own(serve: Serve, upstream: ScriptedUpstream) -> None:

@@ -83,6 +83,7 @@ def write_status(status: StreamStatus, account: StreamAccount) -> bytes:
             "attempts": account.attempts,
             "tier": None if lowest is None else TIERS[lowest],
             "continuations": account.continuations,
+            "orphan_grace": status.record.orphan_grace,
             "error": account.error,
         }
     )
