@@ -207,6 +207,58 @@ async def test_other_words_are_no_continuation(
     line = await gateway.wait_for_line()
     assert line["outcome"] == "cut"
     assert line["attempts"] <= 4
+    assert line["not_continued"] == "matched at up0: differs; matched at up1: differs"
+
+
+async def test_log_says_why_nobody_could_go_on(
+    serve: Serve, upstream: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    """In words of ours: what an upstream says of a partial answer may repeat it."""
+
+    def refuses(received: Received) -> Answer | Script | None:
+        if received.json()["messages"][-1]["role"] == "assistant":
+            return error(400, "the last message must be the user's, and not: The quick brown")
+        return None
+
+    upstream.script(text(WORDS) | cut_after(6))
+    upstream.answer_with(refuses)
+    upstream.always(text("The slow brown bear sleeps."))
+    other.always(error(503, "The quick brown server is busy"))
+    up0 = upstream_settings("up0", upstream, continuation="last_message")
+    gateway = await serve(up0, *again(upstream, other)[1:], retries={"attempts": 5})
+    assert (await gateway.stream()).error is not None
+    line = await gateway.wait_for_line()
+    first, second, *others = line["not_continued"].split("; ")
+    assert (first, second) == ("spliced at up0: bad_request (400)", "matched at up0: differs")
+    assert set(others) == {"matched at up1: overloaded (503)"}
+    assert "quick" not in line["not_continued"]
+
+
+NOT_TRIED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "several choices": ({"n": 2}, {}, "no way to go on with it is honest"),
+    "not allowed": ({}, {"continuation": "none"}, "no way to go on with it is honest"),
+    "attempts": ({}, {}, "no attempt was left"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TRIED)
+async def test_log_says_why_nobody_was_asked_to_go_on(serve: Serve, upstream: ScriptedUpstream, name: str) -> None:
+    asked, settings, why = NOT_TRIED[name]
+    upstream.script(text(WORDS) | cut_after(4))
+    known = upstream_settings("up0", upstream, **{"continuation": "auto", **settings})
+    gateway = await serve(known, retries={"attempts": 1 if name == "attempts" else 4})
+    assert (await gateway.stream(**asked)).error is not None
+    assert (await gateway.wait_for_line())["not_continued"] == why
+    assert len(upstream.requests) == 1
+
+
+async def test_log_says_nothing_of_that_where_an_answer_went_on(serve: Serve, upstream: ScriptedUpstream) -> None:
+    upstream.script(text(WORDS) | cut_after(6), text("The slow brown bear sleeps."), text(WORDS))
+    gateway = await serve(*again(upstream, upstream))
+    assert (await gateway.stream()).is_done
+    line = await gateway.wait_for_line()
+    assert line["continued"] == 1
+    assert "not_continued" not in line
 
 
 async def test_matched_goes_on_at_another_upstream(

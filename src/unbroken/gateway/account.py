@@ -26,6 +26,8 @@ class Account:
     limits: tuple[tuple[bytes, bytes], ...] = ()
     #: How it was gone on with, each time that its upstream failed in the middle.
     continuations: list[Continued] = field(default_factory=list)
+    #: Why nobody went on with it when its upstream had failed in the middle for the last time, in words of ours.
+    not_continued: str = ""
 
 
 class Answer(Struct, frozen=True):

@@ -211,6 +211,7 @@ class Gateway:
             upstream=account.upstream or None,
             attempts=account.attempts,
             continued=len(account.continuations) or None,
+            not_continued=account.not_continued or None,
             stream=request.stream,
             input_tokens=usage.input,
             output_tokens=usage.output,

@@ -34,6 +34,7 @@ from unbroken.rules.continuation import (
     Tier,
     Way,
     Wishes,
+    came_to,
     capability_of,
     counts_as_attempt,
     next_step,
@@ -41,6 +42,7 @@ from unbroken.rules.continuation import (
     tiers,
     told,
     ways,
+    why_not,
 )
 from unbroken.rules.retry import GiveUp
 from unbroken.rules.routing import Target
@@ -83,6 +85,7 @@ class GoingOn(Production):
         """
         await self._recall()
         if self.said.is_too_long:
+            self.account.not_continued = "it is too long to be remembered"
             raise UpstreamFailed(broke_off)
         said = self._read_said(broke_off)
         if said.finished is not None and self._request.choices == 1 and not any(said.choices):
@@ -95,10 +98,13 @@ class GoingOn(Production):
         capabilities = [_capability(candidate) for candidate in candidates]
         wishes = self._read_wishes(broke_off)
         died = next((at for at, (target, _) in enumerate(candidates) if target.upstream == self.account.upstream), None)
-        left = ways([tiers(said, wishes, capability) for capability in capabilities], died=died, fault=broke_off.fault)
+        honest = ways(
+            [tiers(said, wishes, capability) for capability in capabilities], died=died, fault=broke_off.fault
+        )
         name = self.account.upstream
-        failure, last = broke_off, None
+        failure, last, left = broke_off, None, honest
         failures: list[Failure] = []
+        tried: list[str] = []
         while isinstance(step := self._next_step(failure, last, left), Ask):
             await asyncio.sleep(step.seconds)
             last, left = step.way, step.left
@@ -110,11 +116,13 @@ class GoingOn(Production):
             except UpstreamFailed as failed:
                 failure = failed.failure
                 failures.append(failure)
+                tried.append(came_to(last, self.account.upstream, failure))
                 if not counts_as_attempt(failures):
                     self.account.attempts -= 1
             if self.stopped is not None:
                 raise UpstreamFailed(self.stopped)
         self.account.upstream = name
+        self.account.not_continued = why_not(tried, honest, broke_off.fault)
         raise UpstreamFailed(told(broke_off, said))
 
     def _usage_so_far(self, said: Said) -> Usage:
@@ -128,14 +136,16 @@ class GoingOn(Production):
     def _read_said(self, broke_off: Failure) -> Said:
         try:
             return read_said(self._dialect, self.said.blocks)
-        except UpstreamFailed:
-            raise UpstreamFailed(broke_off) from None  # what was said is in no word of ours: nobody can go on with it
+        except UpstreamFailed:  # nobody can go on with it
+            self.account.not_continued = "it is said in no word of ours"
+            raise UpstreamFailed(broke_off) from None
 
     def _read_wishes(self, broke_off: Failure) -> Wishes:
         try:
             return read_wishes(self._dialect, self._request)
         except UpstreamFailed:
-            raise UpstreamFailed(broke_off) from None  # it asks for what only its own provider can do
+            self.account.not_continued = "it was asked for with what only its own provider can do"
+            raise UpstreamFailed(broke_off) from None
 
     async def _continue_at(
         self, candidate: Candidate, tier: Tier, capability: Capability, *, patience: float | None

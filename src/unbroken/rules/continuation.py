@@ -283,6 +283,25 @@ def counts_as_attempt(failures: Sequence[Failure]) -> bool:
     return failures[-1].fault not in UNSEEN or unseen > MAX_UNSEEN
 
 
+def why_not(tried: Sequence[str], left: Sequence[Way], fault: Fault) -> str:
+    """Why nobody went on with an answer that broke off with this fault, for the log; empty where nobody should have.
+
+    Args:
+        tried: what came of each way that was tried, in the words of `came_to`.
+        left: the ways that were honest at first.
+        fault: how it broke off.
+    """
+    if tried or fault in UNCONTINUED:
+        return "; ".join(tried)
+    return "no attempt was left" if left else "no way to go on with it is honest"
+
+
+def came_to(way: Way, upstream: str, failure: Failure) -> str:
+    """What came of an attempt to go on, in words of ours: those of the upstream may repeat the answer."""
+    status = f" ({failure.status})" if failure.status else ""
+    return f"{way.tier.value} at {upstream}: {failure.fault.value}{status}"
+
+
 def told(broke_off: Failure, said: Said) -> Failure:
     """The failure to tell the caller of an answer that cannot go on: how it broke off, and how much there is (K1, K6).
 
