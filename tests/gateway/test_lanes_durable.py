@@ -65,7 +65,7 @@ def test_the_pieces_of_a_durable_answer_go_through_a_lane(
     client: str, upstream: str, fields: tuple[tuple[str, Any], ...]
 ) -> None:
     way = UPSTREAMS[upstream]
-    texts = [step for read in way.says(*ALPHABET) for step in (read, Silence(0.01))]
+    texts = [step for read in way.says(*ALPHABET) for step in (read, Silence(0.02))]  # later than APART
     answer = check(Asked(client, upstream, fields=fields, durable=DURABLE), *way.begins, *texts, *way.ends)
     assert answer.lines[0]["outcome"] == "finished"
     assert answer.in_lanes > 20
