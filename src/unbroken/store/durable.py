@@ -13,6 +13,7 @@ from unbroken.chat.stream import Block, Entry, Epoch, Offset, OwnerId, StreamId,
 from unbroken.store.durable_group import Committer, Owned
 from unbroken.store.durable_mirrors import Mirrors
 from unbroken.store.durable_texts import RunWriter
+from unbroken.store.durable_unwritten import Unwritten
 from unbroken.store.health import HeardStorage, StoreHealth
 from unbroken.store.held import size_of
 from unbroken.store.log import (
@@ -36,7 +37,6 @@ PATIENCE_SECONDS = 10.0  # how long a store may fail before its streams are give
 LEASE_SECONDS = 15.0
 RENEW_AGAIN_SECONDS = 1.0  # after a renewal that failed
 MAX_PENDING_BYTES = 64 << 20  # appended and not committed, of all streams: what comes while the store fails
-MAX_DOUBTFUL = 1000  # streams; the first ones, for a store that stays away makes none
 REMEMBERED = 10_000  # streams that were ours, to tell their former owners why they are not any more
 
 _FIRST = Epoch(1)
@@ -72,9 +72,7 @@ class DurableStreamLog:
         self._mirrors = Mirrors(storage, self._cache)
         self._owned: dict[StreamId, Owned] = {}
         self._departed: dict[StreamId, tuple[Epoch, LogError]] = {}  # the latest ones last
-        self._given_up: dict[StreamId, Epoch] = {}  # and not released: the storage takes them for ours
-        #: Made or claimed, and the storage failed before it had said so: they may be ours, and nobody here writes them.
-        self._doubtful: set[StreamId] = set()
+        self._unwritten = Unwritten(storage, self._owned.__contains__)
         self._committer = Committer(storage, now=now, patience=patience, log=self)
         self._renewing: asyncio.Task[None] | None = None
         self._closing = False
@@ -116,27 +114,10 @@ class DurableStreamLog:
             for stream in await self._storage.renew():
                 if (owned := self._owned.get(stream)) is not None:
                     self.lose(owned, StaleEpoch(f"stream {stream}: another process has claimed it"))
-            for stream, epoch in list(self._given_up.items()):
-                await self._storage.release(stream, epoch)
-                if self._given_up.get(stream) == epoch:
-                    del self._given_up[stream]
-            for stream in list(self._doubtful):
-                await self._release_if_ours(stream)
+            await self._unwritten.release()
         except StoreUnavailable:
             return False
         return True
-
-    def _doubt(self, stream: StreamId) -> None:
-        if len(self._doubtful) < MAX_DOUBTFUL:
-            self._doubtful.add(stream)
-
-    async def _release_if_ours(self, stream: StreamId) -> None:
-        """Lets others have a stream that is perhaps ours without our knowing."""
-        with suppress(StreamUnknown):
-            epoch = (await self._storage.status(stream)).epoch
-            if stream not in self._owned:  # what is being claimed here just now is lost, and taken over again
-                await self._storage.release(stream, epoch)
-        self._doubtful.discard(stream)
 
     # owners
 
@@ -153,12 +134,12 @@ class DurableStreamLog:
             self._mirrors.in_background(self._take_back(creation, record.id))
             raise
         except StoreUnavailable:
-            self._doubt(record.id)
+            self._unwritten.doubt(record.id)
             raise
         if status is not None:
             return self._seen_from_here(status)
         self._departed.pop(record.id, None)
-        self._given_up.pop(record.id, None)
+        self._unwritten.forget(record.id)
         self._cache.begin(record.id, keep=True)
         self._owned[record.id] = Owned(record.id, _FIRST, on_lost)
         return _FIRST
@@ -169,7 +150,7 @@ class DurableStreamLog:
             if await creation is None:
                 await self._storage.forget(stream)
         except StoreUnavailable:
-            self._doubt(stream)
+            self._unwritten.doubt(stream)
         except LogError:
             pass  # it was not made
 
@@ -182,10 +163,10 @@ class DurableStreamLog:
         if stream in self._owned:
             return None
         is_still_ours = False
-        if (given_up := self._given_up.get(stream)) is not None:
+        if (given_up := self._unwritten.epoch_of(stream)) is not None:
             status = await self._storage.status(stream)
             is_still_ours = status.epoch == given_up and not status.has_ended
-            if stream not in self._given_up:
+            if self._unwritten.epoch_of(stream) is None:
                 is_still_ours = False  # released, or taken over, while we looked
         claimed = await self._claim(stream, only_lapsed=not is_still_ours)
         return None if claimed is None else await self._make_ours(stream, *claimed, on_lost)
@@ -200,7 +181,7 @@ class DurableStreamLog:
         owned = self._owned.get(stream)
         if owned is not None and owned.epoch == epoch and not owned.has_ended:
             owned.on_lost = say_nothing
-            self._given_up[stream] = epoch
+            self._unwritten.give_up(stream, epoch)
             self._part_with(owned, StaleEpoch(f"stream {stream}: it was let go in epoch {epoch}"))
             self._mirrors.go_on(stream)
 
@@ -212,16 +193,16 @@ class DurableStreamLog:
             self._mirrors.in_background(self._give_back(claiming, stream))
             raise
         except StoreUnavailable:
-            self._doubt(stream)
+            self._unwritten.doubt(stream)
             raise
 
     async def _give_back(self, claiming: "asyncio.Future[tuple[Epoch, Offset] | None]", stream: StreamId) -> None:
         """Lets others have a stream whose new owner has gone before it heard of it."""
         try:
             if (claimed := await claiming) is not None:
-                self._given_up[stream] = claimed[0]
+                self._unwritten.give_up(stream, claimed[0])
         except StoreUnavailable:
-            self._doubt(stream)
+            self._unwritten.doubt(stream)
         except LogError:
             pass  # there is none
 
@@ -232,10 +213,10 @@ class DurableStreamLog:
         try:
             size = await self._mirrors.make_whole(stream, last)
         except BaseException:
-            self._given_up[stream] = epoch  # it is ours, and nobody here knows
+            self._unwritten.give_up(stream, epoch)  # it is ours, and nobody here knows
             raise
         self._departed.pop(stream, None)
-        self._given_up.pop(stream, None)
+        self._unwritten.forget(stream)
         if size is None:
             self._remember(stream, epoch, StreamEnded(f"stream {stream} has ended after {last} blocks"))
         else:
@@ -339,7 +320,7 @@ class DurableStreamLog:
     def give_up(self, owned: Owned, error: StoreUnavailable) -> None:
         """Takes a stream from its owner here that cannot be written; its followers are not called again."""
         if self._owned.get(owned.stream) is owned:
-            self._given_up[owned.stream] = owned.epoch
+            self._unwritten.give_up(owned.stream, owned.epoch)
             self._mirrors.drop(owned.stream)
             self._part_with(owned, error)
 
@@ -372,7 +353,7 @@ class DurableStreamLog:
             owned.is_ours = False
             self._committer.remove(owned)
         self._departed.pop(stream, None)
-        self._given_up.pop(stream, None)
+        self._unwritten.forget(stream)
         self._mirrors.drop(stream)
         await self._storage.forget(stream)
 
@@ -386,7 +367,7 @@ class DurableStreamLog:
         return [self._seen_from_here(status) for status in await self._storage.live()]
 
     async def lapsed(self) -> list[StreamStatus]:
-        if self._given_up:  # which the storage takes for ours
+        if self._unwritten:  # which the storage takes for ours
             return [status for status in await self.live() if not status.is_owned]
         return await self._storage.lapsed()
 
@@ -395,6 +376,6 @@ class DurableStreamLog:
 
     def _seen_from_here(self, status: StreamStatus) -> StreamStatus:
         """A stream that we gave up has no owner, whatever the storage still says."""
-        if self._given_up.get(status.record.id) != status.epoch:
+        if self._unwritten.epoch_of(status.record.id) != status.epoch:
             return status
         return msgspec.structs.replace(status, is_owned=False)
