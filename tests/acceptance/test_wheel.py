@@ -92,5 +92,6 @@ def test_it_serves_the_demo_model(installed: Path, tmp_path: Path) -> None:
 
 
 def test_its_chat_answers_though_nothing_else_runs(installed: Path, tmp_path: Path) -> None:
-    answer = run([str(installed / "unbroken"), "chat", "Hello"], bare_environment(), tmp_path)
+    environment = {**bare_environment(), "XDG_RUNTIME_DIR": str(tmp_path)}  # where it looks for gateways that run
+    answer = run([str(installed / "unbroken"), "chat", "Hello"], environment, tmp_path)
     assert len(answer.split()) >= 2

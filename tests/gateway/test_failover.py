@@ -112,7 +112,7 @@ async def test_a_whole_answer_fails_over_as_a_stream_does(
 async def test_a_whole_answer_is_not_waited_for_to_the_end_where_another_upstream_could_give_it(
     serve, upstream: ScriptedUpstream, other: ScriptedUpstream, timeouts: dict[str, float], name: str
 ) -> None:
-    """R7: nothing is heard of a whole answer while it is made, so nobody knows whether it ever will be."""
+    """R8: nothing is heard of a whole answer while it is made, so nobody knows whether it ever will be."""
     upstream.always(BEFORE_CONTENT[name])
     other.script(text("one two three"))
     gateway = await serve(upstream, other, timeouts=timeouts)
