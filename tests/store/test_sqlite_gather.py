@@ -31,10 +31,10 @@ class Writing:
     def _ask(self) -> None:
         self.is_asked = True
 
-    def answer(self, number: int, block: Block = LARGE, *, ends: bool = True) -> None:
+    def answer(self, number: int, block: Block = LARGE, *, ends: bool = True, is_streamed: bool = True) -> None:
         """A stream of one block."""
-        stream = StreamId(f"chatcmpl-{number}")
-        assert self._writer.create(self._connection, StreamRecord(id=stream)) is None
+        record = StreamRecord(id=(stream := StreamId(f"chatcmpl-{number}")), is_streamed=is_streamed)
+        assert self._writer.create(self._connection, record) is None
         append = Append(stream, Epoch(1), Offset(1), [block], len(block), ends=ends)
         assert not self._writer.commit(self._connection, [append])
 
@@ -100,6 +100,14 @@ def test_none_waits_for_others_longer_than_to_the_next_renewal(writing: Writing)
     writing.answer(0, SMALL)
     assert not writing.is_asked
     writing.renew()
+    assert writing.is_asked
+    writing.gather()
+    assert writing.segments() == 1
+
+
+def test_a_whole_answer_waits_for_none(writing: Writing) -> None:
+    """Its client is given all of it as soon as it has ended, which is read from the store."""
+    writing.answer(0, SMALL, is_streamed=False)
     assert writing.is_asked
     writing.gather()
     assert writing.segments() == 1

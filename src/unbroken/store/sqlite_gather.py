@@ -46,6 +46,8 @@ class Ours:
     tail: Tail = field(init=False)
     #: Bytes that had been written to the journal before its first row.
     begun_at: int = 0
+    #: Whether it is read as soon as it has ended, from a segment at less cost than from the journal.
+    is_read_at_end: bool = False
 
     def __post_init__(self) -> None:
         self.tail = Tail(self.last)
@@ -85,7 +87,7 @@ class Gatherer:
         self._is_asked_for = False  # `on_due` has been called, and nothing was gathered since
         self._in_journal: dict[Ours, None] = {}  # by the first row that holds some of them
         self._due: dict[Ours, None] = {}
-        self._is_urgent = False  # among these there is one that goes on
+        self._is_urgent = False  # among these there is one that goes on, or is about to be read
         self._row = 0  # the last journal row of ours
         self._written = 0  # bytes of journal rows so far
         self._dropped_to = 0  # every row of ours before it has been deleted
@@ -118,6 +120,7 @@ class Gatherer:
             in_all += size
             if tail.has_ended:
                 self._due[ours] = None
+                self._is_urgent |= ours.is_read_at_end
             elif tail.size >= SEGMENT_BYTES or tail.count >= SEGMENT_BLOCKS:
                 self._due[ours] = None
                 self._is_urgent = True

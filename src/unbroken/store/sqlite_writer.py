@@ -83,7 +83,9 @@ class StreamWriter:
             except sqlite3.IntegrityError:
                 raise StreamExists(f"there is a stream {record.id} already") from None
             connection.execute(sql.CREATE_RECORD, (number, body))
-        self._ours[record.id] = Ours(number or 0, record.id, Epoch(1), gathered=0, last=0, size=len(body))
+        ours = Ours(number or 0, record.id, Epoch(1), gathered=0, last=0, size=len(body))
+        ours.is_read_at_end = not record.is_streamed
+        self._ours[record.id] = ours
         return None
 
     def _check_room(self, connection: sqlite3.Connection, size: int) -> None:
