@@ -1,12 +1,9 @@
 """The log of streams: what every implementation of it promises."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId, StreamRecord, StreamStatus
-
-if TYPE_CHECKING:
-    from unbroken.store.health import StoreHealth
 
 Follower = Callable[[Offset, Sequence[Block], bool], None]
 """Called with new blocks, the offset of the first, and whether the stream has ended with them.
@@ -144,6 +141,13 @@ class TextWriter(Protocol):
         ...
 
 
+class Health(Protocol):
+    """Whether a store is well, told to one who wants to hear of it."""
+
+    #: Told why when the store goes, and None when it is back.
+    on_change: Callable[[StoreUnavailable | None], None]
+
+
 class DurableLog(StreamLog, Protocol):
     """A log that outlives its process and is shared by all that open the same store.
 
@@ -151,8 +155,10 @@ class DurableLog(StreamLog, Protocol):
     (which the log does by itself). What one process commits, followers in every other see within 50 ms.
     """
 
-    #: Whether the store is well, told to whoever asks to be told.
-    health: "StoreHealth"
+    @property
+    def health(self) -> Health:
+        """Whether the store is well."""
+        ...
 
     async def open(self, record: StreamRecord, *, on_lost: OnLost = say_nothing) -> Epoch | StreamStatus:
         """Begins the stream of `record`: its first durable write. Where its claim is taken, the stream that has it.
