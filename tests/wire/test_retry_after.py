@@ -32,6 +32,10 @@ CASES: dict[str, tuple[dict[bytes, bytes], float | None]] = {
     "a date, and now is none": ({b"retry-after": DATE, b"date": b"today"}, None),
     "a date without end": ({b"retry-after": b"Sun, 06 Nov 9994 08:50:07 GMT", b"date": DATE}, None),
     "a year that is none": ({b"retry-after": b"Sun, 06 Nov 99999 08:50:07 GMT", b"date": DATE}, None),
+    "a year beyond all numbers": (
+        {b"retry-after": b"Fri, 31 Dec 99999999999999999999 23:59:59 GMT", b"date": DATE},
+        None,
+    ),
     "a date, and milliseconds that are none": (
         {b"retry-after-ms": b"", b"retry-after": b"Sun, 06 Nov 1994 08:49:40 GMT", b"date": DATE},
         3,

@@ -32,5 +32,5 @@ def _read_date(text: bytes) -> int | None:
         return None
     try:
         return timegm(date[:6]) - (date[9] or 0)  # asctime's form names no zone, and means GMT
-    except ValueError:  # no such year
+    except (ValueError, OverflowError):  # no such year
         return None
