@@ -191,10 +191,9 @@ def test_an_answer_whose_upstream_has_counted_its_limit_ends_with_it() -> None:
     [
         (["Once", " upon", " a", " time"], 4),
         (["Once upon a time there", " was a queen who lived"], 11),  # 44 characters: no tokens
-        ([*"Once upon a time"], 4),  # 16
-        ([*"一天早晨"], 4),  # these may be
+        ([*"1, 2, 3"], 7),  # these may be: some models cut digit by digit
+        ([*"一天早晨"], 4),
         (["Жил-был", " однажды"], 2),
-        ([" ", "\n"], 1),
     ],
 )
 def test_what_is_left_of_a_limit_is_told_by_pieces_that_may_be_tokens(pieces: list[str], tokens: int) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -165,6 +166,20 @@ async def test_pieces_that_are_no_tokens_never_end_an_answer(
     answer = await gateway.stream(max_tokens=limit)
     assert answer.text == WORDS
     assert answer.finish_reasons[-1] == "stop"
+
+
+async def test_ways_that_ask_nobody_use_up_no_attempts(serve: Serve) -> None:
+    """K5, K6: nothing is left of the limit, so that none of the three can be asked to go on; one can be asked again."""
+    async with AsyncExitStack() as stack:
+        upstreams = [await stack.enter_async_context(ScriptedUpstream()) for _ in range(3)]
+        upstreams[0].script(text(WORDS) | cut_after(COUNT + 1))
+        for one in upstreams:
+            one.always(text(WORDS, finish_reason="length"))
+        settings = [upstream_settings(f"up{n}", one, continuation="last_message") for n, one in enumerate(upstreams)]
+        gateway = await serve(*settings)
+        answer = await gateway.stream(max_tokens=COUNT)
+        assert (answer.text, answer.finish_reasons[-1]) == (WORDS, "length")
+        assert (await gateway.wait_for_line())["attempts"] == 2
 
 
 async def test_pieces_of_several_tokens_use_up_as_much_of_the_limit(serve: Serve, upstream: ScriptedUpstream) -> None:

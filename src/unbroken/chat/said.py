@@ -35,11 +35,10 @@ PieceOfAnswer = (
 
 
 CHARACTERS_OF_A_TOKEN = 4
-"""In most languages and tokenizers, about; of bytes no fewer."""
+"""In most languages and tokenizers, about."""
 
 MOST_CHARACTERS_OF_A_TOKEN = 8
-LEAST_BYTES_OF_A_TOKEN = 2
-"""On average, over an answer: pieces that are longer or shorter than this are no tokens."""
+"""On average, over an answer: longer pieces are no tokens. Short ones may be: some models cut digit by digit."""
 
 
 class PartKind(Enum):
@@ -115,18 +114,14 @@ class Said:
     def tokens(self) -> int:
         """How many tokens it is: as the upstream has counted them, else about.
 
-        Most servers send a piece for each token. Some send several tokens in one, or a token in several.
+        Most servers send a piece for each token, some several tokens in one. Where a token comes in several pieces they
+        are fewer than this: the caller never gets more of them than it has asked for.
         """
         if self.is_counted and self.usage is not None:
             return self.usage.output
-        characters, size = 0, 0
-        for part in self.parts:
-            characters += len(part.text)
-            size += len(part.text.encode(errors="surrogatepass"))
+        characters = sum(len(part.text) for part in self.parts)
         if characters > self.pieces * MOST_CHARACTERS_OF_A_TOKEN:
             return -(-characters // CHARACTERS_OF_A_TOKEN)
-        if size < self.pieces * LEAST_BYTES_OF_A_TOKEN:
-            return -(-size // CHARACTERS_OF_A_TOKEN)
         return self.pieces
 
     @property

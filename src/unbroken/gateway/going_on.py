@@ -127,7 +127,7 @@ class GoingOn(Production):
 
     def _usage_so_far(self, said: Said) -> Usage:
         """What was told of it, in the stream or to the producer; what there is of the answer where nobody counted."""
-        return said.usage or self.account.usage or Usage(output=said.pieces, estimated=True)
+        return said.usage or self.account.usage or Usage(output=said.tokens, estimated=True)
 
     def _next_step(self, failure: Failure, last: Way | None, left: Sequence[Way]) -> Ask | GiveUp:
         policy, attempts = self._means.retries, self.account.attempts - self.attempts_before

@@ -110,7 +110,7 @@ class Producer(GoingOn):
             self._fail = failing_behind(self._dialect, self._answering_again(), blocks)
         with suppress(UpstreamFailed):  # in no word of ours: then nobody counts it
             said = read_said(self._dialect, blocks)
-            self.account.usage = said.usage or Usage(output=said.pieces, estimated=True)
+            self.account.usage = said.usage or Usage(output=said.tokens, estimated=True)
 
     @property
     def is_lost(self) -> bool:

@@ -279,8 +279,11 @@ MAX_UNSEEN = 3  # of one continuation that are no attempts; then there is nobody
 
 def counts_as_attempt(failures: Sequence[Failure]) -> bool:
     """Whether the latest of the failed attempts to go on was one: an upstream that was not there has not been asked."""
+    latest = failures[-1]
+    if latest.fault is Fault.UNTRANSLATABLE and not latest.status:
+        return False  # there was no question to be asked; each way is tried once, so that is bounded
     unseen = sum(failure.fault in UNSEEN for failure in failures)
-    return failures[-1].fault not in UNSEEN or unseen > MAX_UNSEEN
+    return latest.fault not in UNSEEN or unseen > MAX_UNSEEN
 
 
 def why_not(tried: Sequence[str], left: Sequence[Way], fault: Fault) -> str:
