@@ -51,7 +51,8 @@ def test_where_a_gateway_is_reached_from_here(host: str, root: str) -> None:
         (None, 8080, f"{HERE}8080", [f"{HERE}9000", f"{HERE}9001"]),
         (None, 9000, f"{HERE}9000", [f"{HERE}9001"]),
         (None, 0, None, [f"{HERE}9000", f"{HERE}9001"]),
-        ("a.toml", 8080, f"{HERE}8080", [f"{HERE}9000"]),
+        ("a.toml", 8080, None, [f"{HERE}9000"]),  # it is known to run, and elsewhere than the file says
+        ("c.toml", 8080, f"{HERE}8080", []),
         ("a.toml", 9000, f"{HERE}9000", []),
         ("a.toml", 9001, None, [f"{HERE}9000"]),
         ("b.toml", 9000, None, []),
@@ -65,3 +66,9 @@ def test_a_gateway_of_another_configuration_is_not_meant(
         without.note("127.0.0.1", 9001)
         places = places_of(ServerSettings(port=port), tmp_path / config if config else None)
     assert places == (own, others)
+
+
+def test_no_other_machine_is_asked_for_the_gateway_of_this_one(folder: Path) -> None:
+    """What is asked there may hold a key, and goes over the network as it is."""
+    assert places_of(ServerSettings(host="192.0.2.1", port=8080), None) == (None, [])
+    assert places_of(ServerSettings(host="0.0.0.0", port=8080), None) == (f"{HERE}8080", [])

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from unbroken.gateway.admission import is_loopback
 from unbroken.settings.tree import ServerSettings
 
 ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - addresses to tell from others
@@ -149,8 +150,19 @@ def places_of(server: ServerSettings | None, config: Path | None) -> tuple[str |
     if server is None or not server.port:
         return None, [gateway.root for gateway in meant]
     is_of_another = any(gateway.port == server.port for gateway in running if gateway not in meant)
-    own = None if is_of_another else root_of(server.host, server.port)
+    is_known = any(gateway.port == server.port for gateway in meant)
+    # One that is known to run goes before whoever answers at the port, and no key goes to another machine.
+    is_elsewhere = config is not None and bool(meant)
+    may_be_asked = is_known or not (is_of_another or is_elsewhere or not _is_here(server.host))
+    own = root_of(server.host, server.port) if may_be_asked else None
     return own, [gateway.root for gateway in meant if gateway.port != server.port]
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host in ANY_ADDRESS or is_loopback(host)
+    except OSError:
+        return False
 
 
 def _folder() -> Path:
