@@ -141,6 +141,22 @@ async def test_the_last_upstream_has_all_the_time_that_is_left_for_a_whole_answe
     assert (await asking).json()["choices"][0]["message"]["content"] == "one two three"
 
 
+async def test_a_slow_upstream_is_not_left_for_one_that_cannot_be_asked(
+    serve, upstream: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    """R8, T2: it has no word for log probabilities, and would answer 400 with the first one's answer on its way."""
+    gate = Gate()
+    upstream.always(text("one two three") | before_head(Hold(gate)))
+    without_words = upstream_settings("up1", other, dialect="anthropic-messages")
+    gateway = await serve(upstream_settings("up0", upstream), without_words, timeouts={"whole": 0.05})
+    asking = asyncio.ensure_future(gateway.ask(logprobs=True))
+    await upstream.wait_for_requests(1)
+    await asyncio.wait({asking}, timeout=0.3)
+    gate.open()
+    assert (await asking).status_code == 200
+    assert not other.requests
+
+
 # --- time
 
 SLOW: dict[str, tuple[dict[str, float], Answer | Script, str, str]] = {

@@ -98,7 +98,8 @@ class Production:
         self.stopped: Failure | None = None
         self._task: asyncio.Task[object] | None = None
         self._deadline = 0.0  # of the total limit; loop time
-        self._others = 0  # upstreams that could be asked if the one that is asked now fails
+        #: Those that may be asked if the one that is asked now fails.
+        self._others: Sequence[tuple[Target, Upstream]] = ()
         self.state = State.ACCEPTED
         self.account = Account()
         #: How many of its attempts other processes have made: they do not count against ours.
@@ -143,7 +144,7 @@ class Production:
             self.account.attempts += 1
             self.account.upstream, self.account.model = target.upstream, target.public
             attempts_left = policy.attempts - (self.account.attempts - self.attempts_before)
-            self._others = min(len(candidates) - at - 1, attempts_left)
+            self._others = candidates[at + 1 :][: max(0, attempts_left)]
             self.heard_at = self._loop.time()
             upstreams.began(upstream, self.heard_at)
             failure: Failure | None = _GIVEN_UP

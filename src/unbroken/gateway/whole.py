@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from unbroken.chat.error import RequestRefused
 from unbroken.chat.fault import Failure, Fault, UpstreamFailed
 from unbroken.chat.stream import Block
 from unbroken.gateway.account import Answer
@@ -17,6 +18,7 @@ from unbroken.rules.routing import Target
 from unbroken.upstream.sinks import WholeResponse
 from unbroken.wire.openai_chat.assemble import AnswerAssembler
 from unbroken.wire.openai_chat.request import as_stream
+from unbroken.wire.translate import translate_request
 
 
 class WholeProduction(Production):
@@ -74,17 +76,27 @@ class WholeProduction(Production):
         relayed, usage = self._dialect.relay_answer(answer, self._answering(target), secret=upstream.secret)
         return Answer(relayed, usage)
 
+    def _can_be_asked(self, upstream: Upstream) -> bool:
+        """Whether the question can be said in an upstream's dialect."""
+        if upstream.dialect is self._dialect:
+            return True
+        try:
+            translate_request(self._request, self._dialect, upstream.dialect, model="", stream=True)
+        except RequestRefused:
+            return False
+        return True
+
     async def _wait_for_whole(self, sink: WholeResponse) -> None:
         """Waits until the response is there or lost; not for ever, as another upstream could be asked.
 
         An upstream that is making an answer is as silent as one that never will: only its time can tell.
         """
         left = self._deadline - self._loop.time()
-        limit = whole_patience(self._means.timeouts.whole, left=left, others=self._others)
+        limit = whole_patience(self._means.timeouts.whole, left=left, others=len(self._others))
         await asyncio.wait({sink.complete}, timeout=limit)
         if not sink.complete.done():
             await asyncio.wait({sink.complete}, timeout=LAST_LOOK_SECONDS)
-            if not sink.complete.done():
+            if not sink.complete.done() and any(self._can_be_asked(other) for _, other in self._others):
                 raise UpstreamFailed(Failure(Fault.WHOLE_TIMEOUT, f"no whole answer within {limit:.3g} s"))
 
     async def _assemble_answer(self, target: Target, upstream: Upstream) -> Answer:
