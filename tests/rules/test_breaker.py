@@ -75,6 +75,16 @@ def test_a_probe_that_fails_opens_it_for_another_cooldown() -> None:
     assert breaker.allows(24.0)
 
 
+def test_a_request_that_is_known_to_fail_keeps_nothing_open() -> None:
+    """R5: SDKs come back just when it is probed."""
+    opened = failed(NEW, 1.0, 2.0, 3.0)
+    assert opened.allows(13.0)
+    probed = opened.after_start(13.0).after_failure(14.0, request=1)
+    assert not probed.allows(23.9)
+    again = probed.after_start(24.0).after_failure(25.0, request=1)
+    assert again.allows(25.0)  # the next request is the probe
+
+
 def test_a_probe_that_succeeds_closes_it_and_the_count_begins_again() -> None:
     breaker = failed(NEW, 1.0, 2.0, 3.0).after_start(13.0).after_success()
     assert breaker == NEW

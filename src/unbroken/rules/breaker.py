@@ -58,10 +58,9 @@ class Breaker:
 
     def after_failure(self, now: float, request: int | None = None) -> "Breaker":
         """One more failure in a row; given a `request`, one that may be that request's own, and counts once for it."""
-        if self.opened_at is None and request in self.requests:
-            return self
-        failures = self.failures + 1
+        if request in self.requests:  # nothing new; where it was the probe, the next request is one
+            return replace(self, probe_at=None)
+        failures, own = self.failures + 1, frozenset(() if request is None else (request,))
         if self.opened_at is not None or failures >= self.failures_to_open:
-            return replace(self, failures=failures, opened_at=now, probe_at=None, requests=frozenset())
-        requests = self.requests if request is None else self.requests | {request}
-        return replace(self, failures=failures, requests=requests)
+            return replace(self, failures=failures, opened_at=now, probe_at=None, requests=own)
+        return replace(self, failures=failures, requests=self.requests | own)
