@@ -1,6 +1,7 @@
 """`/v1/messages`: Anthropic Messages, and the count of a question's tokens."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,9 +52,9 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
         target = candidates[0]
         upstream = gateway.upstreams.get(target.upstream)
         if upstream.dialect is ANTHROPIC_MESSAGES:
-            tokens = await _count_there(upstream, body, target.model, call, limit)
+            tokens = await _within(limit, _count_there(upstream, body, target.model, call))
         elif upstream.is_engine:
-            tokens = await _count_in_engine(upstream, request, limit)
+            tokens = await _within(limit, _count_in_engine(upstream, request))
         else:
             tokens = len(body) // BYTES_PER_TOKEN + 1
             call.own_headers.append((b"unbroken-estimated", b"true"))
@@ -62,29 +63,33 @@ async def count_tokens(gateway: "Gateway", call: Call, key_name: str) -> None:
     await call.respond_json(write_count(tokens))
 
 
-async def _count_there(upstream: Upstream, body: bytes, model: str, call: Call, limit: float) -> int:
+async def _within(limit: float, counting: Coroutine[None, None, int]) -> int:
+    try:
+        async with asyncio.timeout(limit):
+            return await counting
+    except TimeoutError:
+        raise UpstreamFailed(Failure(Fault.HEADERS_TIMEOUT, f"no response within {limit:g} s")) from None
+
+
+async def _count_there(upstream: Upstream, body: bytes, model: str, call: Call) -> int:
     asked = msgspec.json.encode({**_read_fields(body), "model": model})
-    return read_count(await _post(upstream, COUNT_PATH, asked, upstream.headers_for(call.headers), limit=limit))
+    return read_count(await _post(upstream, COUNT_PATH, asked, upstream.headers_for(call.headers)))
 
 
-async def _count_in_engine(upstream: Upstream, request: ChatRequest, limit: float) -> int:
+async def _count_in_engine(upstream: Upstream, request: ChatRequest) -> int:
     """llama.cpp's own count: the chat template filled in, and its tokens."""
     written = translate_request(request, ANTHROPIC_MESSAGES, OPENAI_CHAT, model="engine", stream=False)
-    prompt = _read(await _post(upstream, "//apply-template", written.body, limit=limit))["prompt"]
+    prompt = _read(await _post(upstream, "//apply-template", written.body))["prompt"]
     asked = msgspec.json.encode({"content": prompt, "add_special": True, "parse_special": True})
-    return len(_read(await _post(upstream, "//tokenize", asked, limit=limit))["tokens"])
+    return len(_read(await _post(upstream, "//tokenize", asked))["tokens"])
 
 
-async def _post(upstream: Upstream, path: str, body: bytes, headers: bytes = b"", *, limit: float) -> bytes:
+async def _post(upstream: Upstream, path: str, body: bytes, headers: bytes = b"") -> bytes:
     client: HttpClient = await upstream.client()
     sink = WholeResponse()
     connection = await client.post(path, body, sink, accept="application/json", more_headers=headers)
     try:
-        async with asyncio.timeout(limit):
-            status, answer = await sink.complete
-    except TimeoutError:
-        connection.close()
-        raise UpstreamFailed(Failure(Fault.HEADERS_TIMEOUT, f"no response within {limit:g} s")) from None
+        status, answer = await sink.complete
     except BaseException:
         connection.close()
         raise
