@@ -36,6 +36,7 @@ MOST_LINES = 400
 
 #: The roots of tasks, where whatever was raised has to be seen by somebody.
 MAY_CATCH_ALL = {
+    "gateway/reloading.py",  # the task's root: a reload that fails must not be the last one that is heard of
     "gateway/app.py",  # a request's root: the client gets a 500, the log the error
     "store/memory.py",  # a follower is foreign code: its error goes to the loop, the other followers go on
     "store/sqlite_database.py",  # a thread's root: whoever waits for its work gets the error

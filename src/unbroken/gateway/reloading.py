@@ -46,6 +46,10 @@ def reloading(
                 journal.note("reload", message=f"nothing was changed: {error}")
                 on_reloaded(False, str(error))
                 continue
+            except Exception as bug:  # the next reload must be heard of
+                journal.note("error", error=type(bug).__name__, message=f"a reload has failed: {bug}")
+                on_reloaded(False, f"{type(bug).__name__}: {bug}")
+                continue
             if left := waiting_for_a_restart(begun, changed):
                 journal.note("reload", message=left)
             journal.note("reload", message="the configuration has been taken")

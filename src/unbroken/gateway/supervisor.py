@@ -125,6 +125,10 @@ class Supervisor:
         if refusal := next(filter(None, errors), ""):
             self._settings = former
             raise SettingsInvalid(refusal)
+        for place, error in zip(self._places, errors, strict=True):
+            if error is None:
+                found = f"worker {place.number} has not said whether it took the configuration"
+                self._journal.note("reload", message=f"{found}: it does when it comes to it")
         self._journal.reopen(format=changed.log.format, file=changed.log.file)
         await self._engines.configure(changed)
 

@@ -88,14 +88,19 @@ class Place:
             loop = asyncio.get_running_loop()
             loop.call_later(drain_seconds + LONGEST_STOP_SECONDS, _signal, self._process, signal.SIGKILL)
 
-    async def take(self, settings: Settings) -> str:
-        """Has the worker take changed settings; gives why it cannot, empty where it can or there is none."""
+    async def take(self, settings: Settings) -> str | None:
+        """Has the worker take changed settings; gives why it cannot, empty where it can or there is none.
+
+        None is a worker that does not answer in time; it takes them when it comes to it.
+        """
 
         def send(question: int) -> None:
             self.send(TakeSettings(question, settings))
 
-        taken = await self._settings_taken.ask(send, SETTINGS_SECONDS) if self._channel else None
-        return taken.error if taken else ""
+        if not self._channel:
+            return ""
+        taken = await self._settings_taken.ask(send, SETTINGS_SECONDS)
+        return taken.error if taken else None
 
     async def metrics(self) -> str | None:
         """The worker's metrics; None where there is no worker, or it does not answer in time."""
