@@ -111,6 +111,7 @@ def test_a_key_that_the_end_cuts_is_blotted_out_where_it_tells(text: str, told: 
         ("AIzaSyA1234567890abcdefghijk", "***"),
         ("Authorization: Bearer abc.defg", "Authorization: Bearer ***"),
         ("'authorization: bearer abc.defg' is wrong", "'authorization: bearer ***' is wrong"),
+        ("Bearer 'tok_live_abcdef' or Bearer \"tok_live_abcdef\"", "Bearer ***' or Bearer ***\""),
         (
             "send `Authorization: Bearer KEY` or `x-api-key: KEY`.",
             "send `Authorization: Bearer KEY` or `x-api-key: KEY`.",

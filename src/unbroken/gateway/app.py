@@ -255,9 +255,7 @@ class Gateway:
                 await call.respond_error(error.error)
             case LogError():
                 refusal = told(error)
-                if (
-                    refusal.code == "internal_error"
-                ):  # the others are the store's, of whose health the log has its lines
+                if not isinstance(error, StoreUnavailable) and refusal.status >= 500:  # of that one its health tells
                     name = type(error).__name__
                     self.journal.note("error", id=call.request_id.decode(), error=name, message=str(error))
                 if call.status:

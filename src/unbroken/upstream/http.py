@@ -363,6 +363,8 @@ class HttpClient:
             raise UpstreamFailed(Failure(Fault.CONNECT, message)) from None
         except OSError as error:
             raise UpstreamFailed(Failure(Fault.CONNECT, f"cannot connect to {at}: {error.strerror or error}")) from None
+        except UnicodeError:
+            raise UpstreamFailed(Failure(Fault.CONNECT, f"{at} cannot be the name of a host")) from None
         return made
 
 

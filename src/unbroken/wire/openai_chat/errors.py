@@ -51,7 +51,7 @@ _CONTEXT_LENGTH = re.compile(r"maximum context length|context (length|size|windo
 _FIELD = re.compile(r"Field '(?P<name>\w{1,100})': ")  # llama.cpp's way to name it
 _SECRET = re.compile(
     r"\b(sk|gsk|xai|pplx|nvapi)[-_][\w*.-]{6,}|\bhf_\w{16,}|\bAIza[\w-]{16,}"
-    r"|(?<=Bearer )[^\s`'\"]{8,}"  # no word such as KEY: some errors say how a key is sent
+    r"|(?<=Bearer )[`'\"]?[^\s`'\"]{8,}"  # no word such as KEY: some errors say how a key is sent
     r"|(?<=://)[^\s/?#<>`'\"]+(?=@)",  # the user and password of an address
     re.I,
 )
