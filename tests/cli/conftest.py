@@ -40,6 +40,21 @@ def bare_environment(tmp_path: Path) -> dict[str, str]:
     return {**kept, **NO_OLLAMA, "XDG_RUNTIME_DIR": str(tmp_path), "COLUMNS": "80"}
 
 
+async def start(
+    folder: Path, config: str, environment: dict[str, str], *arguments: str, stdout: int | None = None
+) -> asyncio.subprocess.Process:
+    if config:
+        (folder / "unbroken.toml").write_text(config)
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "unbroken", *arguments),
+        cwd=folder,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
 @pytest.fixture
 def run(tmp_path: Path, bare_environment: dict[str, str]) -> Run:
     """Runs `unbroken` in a folder of its own; `config` becomes its `unbroken.toml`."""
@@ -47,16 +62,8 @@ def run(tmp_path: Path, bare_environment: dict[str, str]) -> Run:
     async def run_command(
         *arguments: str, config: str = "", env: dict[str, str] | None = None, folder: Path = tmp_path
     ) -> Ended:
-        if config:
-            (folder / "unbroken.toml").write_text(config)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "unbroken", *arguments),
-            cwd=folder,
-            env={**bare_environment, **(env or {})},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        environment = {**bare_environment, **(env or {})}
+        process = await start(folder, config, environment, *arguments, stdout=asyncio.subprocess.PIPE)
         async with asyncio.timeout(TIMEOUT):
             output, errors = await process.communicate()
         assert process.returncode is not None
@@ -74,15 +81,8 @@ def serving(tmp_path: Path, bare_environment: dict[str, str]) -> Serving:
     async def serve(
         *arguments: str, config: str = "", env: dict[str, str] | None = None, folder: Path = tmp_path
     ) -> AsyncIterator[str]:
-        if config:
-            (folder / "unbroken.toml").write_text(config)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "unbroken", "serve", "--port", "0", *arguments),
-            cwd=folder,
-            env={**bare_environment, **(env or {})},
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        environment = {**bare_environment, **(env or {})}
+        process = await start(folder, config, environment, "serve", "--port", "0", *arguments)
         assert process.stderr is not None
         said = b""
         try:

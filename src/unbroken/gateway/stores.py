@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from unbroken.settings.read import SettingsInvalid
 from unbroken.settings.tree import Settings
 from unbroken.store.durable import DurableStreamLog
-from unbroken.store.health import HeardResponseStore
+from unbroken.store.heard import HeardResponseStore
 from unbroken.store.log import DurableLog, StoreUnavailable
 from unbroken.store.responses import MemoryResponseStore, ResponseStore
 from unbroken.store.sqlite import SqliteStorage

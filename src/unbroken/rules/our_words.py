@@ -6,6 +6,7 @@ What an upstream says of a failure may repeat what its caller has said: llama.cp
 from collections.abc import Mapping
 
 from unbroken.chat.fault import Failure, Fault
+from unbroken.rules.outcome import GATEWAYS_OWN
 
 #: What an upstream did whose answer failed so.
 DEED: Mapping[Fault, str] = {
@@ -55,12 +56,7 @@ TOLD_BY_US = frozenset(
         Fault.TOTAL_TIMEOUT,
         Fault.CUT,
         Fault.TOO_LARGE,
-        Fault.NO_UPSTREAM,
-        Fault.CLIENT_LEFT,
-        Fault.CANCELLED,
-        Fault.STORE_UNAVAILABLE,
-        Fault.SHUTTING_DOWN,
-        Fault.INTERNAL,
+        *GATEWAYS_OWN,
     }
 )
 

@@ -14,7 +14,8 @@ from unbroken.store.durable_group import Committer, Owned
 from unbroken.store.durable_mirrors import Mirrors
 from unbroken.store.durable_texts import RunWriter
 from unbroken.store.durable_unwritten import Unwritten
-from unbroken.store.health import HeardStorage, StoreHealth
+from unbroken.store.health import StoreHealth
+from unbroken.store.heard import HeardStorage
 from unbroken.store.held import size_of
 from unbroken.store.log import (
     MAX_STREAM_BYTES,
