@@ -75,12 +75,6 @@ class HeldMachine(RuleBasedStateMachine):
         self.model += blocks_of(frame, texts)
         self.growing = None
 
-    @rule(block=BLOCKS)
-    def add_behind(self, block: list[Block]) -> None:
-        self.held.latest += block
-        self.model += block
-        self.growing = None
-
     @rule(frame=FRAMES, texts=TEXTS)
     def add_run(self, frame: tuple[bytes, bytes], texts: list[bytes]) -> None:
         self.growing, self.frame = list(texts), frame
@@ -125,6 +119,7 @@ class HeldMachine(RuleBasedStateMachine):
     @invariant()
     def it_has_as_many(self) -> None:
         assert len(self.held) == len(self.model)
+        assert self.held.size == size_of(self.model)
 
     def teardown(self) -> None:
         assert self.held.all() == self.model

@@ -6,7 +6,7 @@ from enum import Enum
 
 from unbroken.chat.stream import Block, Offset
 from unbroken.gateway.connection import ClientConnection
-from unbroken.gateway.lane import Lane
+from unbroken.gateway.lane import Lane, Writes
 from unbroken.wire.sse import KEEP_ALIVE
 
 
@@ -17,8 +17,18 @@ class Ending(Enum):
     LEFT = "left"  # the client has gone
 
 
-def _to_nobody(said: object) -> None:
-    """Takes what nobody is to hear any more."""
+class _Nobody:
+    """In the place of a client that has gone."""
+
+    def write(self, data: bytes) -> None:
+        """Lets it go."""
+
+
+_NOBODY = _Nobody()
+
+
+def _to_nobody(is_paused: bool) -> None:
+    """Takes a pause that nobody is to hear of any more."""
 
 
 class StreamFollower:
@@ -41,7 +51,7 @@ class StreamFollower:
         "ended",
         "is_chunked",
         "lane",
-        "write",
+        "to",
     )
 
     def __init__(
@@ -56,8 +66,8 @@ class StreamFollower:
     ) -> None:
         """`is_late` says that the client has waited for the first comment already."""
         self._loop = asyncio.get_running_loop()
-        #: Writes to the client's transport.
-        self.write: Callable[[bytes], None] = connection.transport.write
+        #: The client's transport.
+        self.to: Writes = connection.transport
         self.is_chunked = connection.is_chunked
         #: The lane that writes to the client by itself, or did.
         self.lane: Lane | None = None
@@ -85,7 +95,7 @@ class StreamFollower:
 
     def _write_data(self, data: bytes, ends: bool) -> None:
         if data:
-            self.write(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
+            self.to.write(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
             self._wrote_at = self._time()
             self._commented = False
         if ends:
@@ -103,7 +113,7 @@ class StreamFollower:
         now = self._time()
         if is_due or now >= due:
             if not self._is_paused:
-                self.write(self._keep_alive)
+                self.to.write(self._keep_alive)
             self._wrote_at, self._commented = now, True
             due = now + self._comment_every
         self._timer = self._loop.call_at(due, self._look)
@@ -117,7 +127,7 @@ class StreamFollower:
             self._on_pause(True)
 
     def _lost(self) -> None:
-        self.write = _to_nobody  # until the log is left it may call once more, and uvloop's transport would raise
+        self.to = _NOBODY  # until the log is left it may call once more, and uvloop's transport would raise
         self._end(Ending.LEFT)
 
     def _end(self, how: Ending) -> None:

@@ -16,6 +16,17 @@ PIECE_BYTES = 64 << 10  # of a backlog that is written at a time, before the cli
 class LogFollower(StreamFollower):
     """Writes a stream of the log to a client from an offset on, at the client's pace."""
 
+    __slots__ = (
+        "_has_paused",
+        "_is_beginning",
+        "_log",
+        "_returning",
+        "_stream",
+        "_unfollow",
+        "_wants_ids",
+        "at",
+    )
+
     def __init__(
         self,
         connection: ClientConnection,
@@ -74,8 +85,9 @@ class LogFollower(StreamFollower):
                 block = blocks.before + texts[0] + blocks.after
                 if self._wants_ids:
                     block = b"id: %d\n%b" % (first, block)
-                self.write(b"%x\r\n%b\r\n" % (len(block), block))
-                self._wrote_at, self._commented = self._time(), False
+                self.to.write(b"%x\r\n%b\r\n" % (len(block), block))
+                time = self._time
+                self._wrote_at, self._commented = time(), False
                 return
             blocks = blocks.blocks()
         if len(blocks) == 1 and not self._is_paused:

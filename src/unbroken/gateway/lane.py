@@ -13,10 +13,12 @@ import asyncio
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from operator import sub
+from typing import Protocol
 
 from unbroken.gateway.metrics import GAP_BOUNDS
+from unbroken.store.log import TextWriter
 from unbroken.upstream.chunked import LONGEST, READ_LINES, SIZE_LINES, chunks_in
 from unbroken.upstream.http import Connection
 from unbroken.wire.template import NOT_TEXT, Template, read_text, says_something
@@ -27,13 +29,26 @@ MAX_BYTES = MAX_TEXTS * 3 * LONGEST  # of its blocks: a text in a chunk of twice
 _place_of_gap = partial(bisect_right, GAP_BOUNDS)
 
 
+@lru_cache(maxsize=256)
+def shared(after: bytes) -> bytes:
+    """One object for all streams that have the same behind their texts: it is never far from the processor."""
+    return after
+
+
+class Writes(Protocol):
+    """To what a client's bytes are written."""
+
+    def write(self, data: bytes) -> None:
+        """Sends them, now or later."""
+        ...
+
+
 class Lane(asyncio.Protocol):
     """In place of an upstream connection's own protocol for as long as only pieces of text come."""
 
     __slots__ = (
-        "_append",
+        "_behind",
         "_connection",
-        "_end",
         "_gaps",
         "_head",
         "_on_left",
@@ -44,32 +59,33 @@ class Lane(asyncio.Protocol):
         "_tail",
         "_time",
         "_times",
-        "_write",
+        "_to",
+        "_writer",
         "texts",
     )
 
     def __init__(
         self,
         template: Template,
-        write: Callable[[bytes], None] | None = None,
-        append: Callable[[list[bytes]], bool] | None = None,
+        to: Writes | None = None,
+        writer: TextWriter | None = None,
         *,
         gaps: list[int],
         time: Callable[[], float],
     ) -> None:
         """`gaps` counts the time between two texts by `GAP_BOUNDS`.
 
-        A plain stream's blocks are given to `write`, each as a chunk for its only client. The texts of a durable one
-        are given to `append`, which tells whether the log has taken them, and go to clients when they are committed.
+        A plain stream's blocks are written `to` its only client, each as a chunk. The texts of a durable one are given
+        to `writer`, which tells whether the log has taken them, and go to clients when they are committed.
         """
-        self._head, self._tail = template.head, template.tail + b"\r\n"
-        self._start, self._end = len(template.before), -len(template.after) - 2
-        self._own_before, self._own_after = template.block_before, template.block_after + b"\r\n"
+        self._head, self._tail = template.head, shared(template.tail + b"\r\n")
+        self._start, self._behind = len(template.before), len(template.after) + 2
+        self._own_before, self._own_after = template.block_before, shared(template.block_after + b"\r\n")
         self._own_size = len(template.block_before) + len(template.block_after)
-        #: The text of each block, as JSON: of a plain stream from before `write` has it.
+        #: The text of each block, as JSON: of a plain stream from before the client has it.
         self.texts: list[bytes] = []
-        self._write = write
-        self._append = append
+        self._to = to
+        self._writer = writer
         self._gaps = gaps
         self._time = time
         self._times = [time()]  # of the opening, and of each text
@@ -109,18 +125,20 @@ class Lane(asyncio.Protocol):
             line = READ_LINES[length]
             start = len(line)
             if data.startswith(line) and data.startswith(self._head, start) and data.endswith(self._tail):
-                text = data[start + self._start : self._end]
+                text = data[start + self._start : length - self._behind]
                 texts = self.texts
                 try:
                     says_something = len(texts) < MAX_TEXTS and read_text(text)
                 except NOT_TEXT:
                     says_something = False
-                if says_something and (self._append is None or self._append([text])):
+                writer = self._writer
+                if says_something and (writer is None or writer.add([text])):
                     texts.append(text)
-                    self._times.append(self._time())
-                    if self._write is not None:
+                    time = self._time
+                    self._times.append(time())
+                    if (to := self._to) is not None:
                         size_line = SIZE_LINES[self._own_size + len(text)]
-                        self._write(b"".join((size_line, self._own_before, text, self._own_after)))
+                        to.write(b"".join((size_line, self._own_before, text, self._own_after)))
                     return
         if not self._take_several(data):
             self._go_back(data)
@@ -144,17 +162,17 @@ class Lane(asyncio.Protocol):
         head, tail = self._head, self._tail.removesuffix(b"\r\n")
         texts = []
         for chunk in chunks:
-            text = chunk[self._start : self._end + 2]
+            text = chunk[self._start : len(chunk) + 2 - self._behind]
             if not (chunk.startswith(head) and chunk.endswith(tail) and says_something(text)):
                 return False
             texts.append(text)
-        if len(self.texts) + len(texts) > MAX_TEXTS or not (self._append is None or self._append(texts.copy())):
+        if len(self.texts) + len(texts) > MAX_TEXTS or not (self._writer is None or self._writer.add(texts.copy())):
             return False
         self.texts += texts
         self._times.append(self._time())
-        if self._write is not None:
+        if self._to is not None:
             blocks = b"".join([self._own_before + text + self._own_after.removesuffix(b"\r\n") for text in texts])
-            self._write(b"%x\r\n%b\r\n" % (len(blocks), blocks))
+            self._to.write(b"%x\r\n%b\r\n" % (len(blocks), blocks))
         return True
 
 

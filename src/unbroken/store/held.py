@@ -61,30 +61,30 @@ def size_of(blocks: Sequence[Block]) -> int:
 class HeldBlocks:
     """Blocks, to which more are added behind, and of which the first ones are dropped."""
 
-    __slots__ = ("_older", "_own", "latest")
+    __slots__ = ("_latest", "_older", "_own")
 
     def __init__(self) -> None:
         self._older: list[tuple[list[Block], Run]] = []  # blocks and the run behind them
-        self._own: Run | None = None  # the last one, if its texts are ours to add to
-        #: The blocks behind the last run; whoever adds one by itself adds it here.
-        self.latest: list[Block] = []
+        self._own: Run | None = None  # the last one, if its texts are ours to add to and nothing is behind it
+        self._latest: list[Block] = []  # behind the last run
 
     def __len__(self) -> int:
-        count = len(self.latest)
+        count = len(self._latest)
         for blocks, run in self._older:
             count += len(blocks) + len(run.texts)
         return count
 
+    @property
+    def size(self) -> int:
+        """Bytes of its blocks."""
+        return size_of(self._latest) + sum(size_of(blocks) + run.size for blocks, run in self._older)
+
     def add(self, blocks: Sequence[Block]) -> None:
         """Adds blocks; those of a run stay one."""
         if type(blocks) is not Run:
-            self.latest += blocks
-        elif (
-            (own := self._own) is not None
-            and own.before == blocks.before
-            and own.after == blocks.after
-            and not self.latest
-        ):
+            self._latest += blocks
+            self._own = None
+        elif (own := self._own) is not None and own.before == blocks.before and own.after == blocks.after:
             own.texts += blocks.texts
         else:
             run = Run(blocks.before, blocks.after, blocks.texts.copy())
@@ -93,8 +93,8 @@ class HeldBlocks:
 
     def add_run(self, run: Run) -> None:
         """Adds a run, and with it what comes into it for as long as nothing else is asked of these blocks."""
-        self._older.append((self.latest, run))
-        self._own, self.latest = None, []
+        self._older.append((self._latest, run))
+        self._own, self._latest = None, []
 
     def all(self) -> list[Block]:
         """All of them."""
@@ -102,12 +102,12 @@ class HeldBlocks:
 
     def last(self, count: int) -> list[Block]:
         """The last `count` of them."""
-        if count > len(self.latest):
+        if count > len(self._latest):
             whole = [block for blocks, run in self._older for block in (*blocks, *run)]
-            self._older, self._own, self.latest = [], None, whole + self.latest
-        return self.latest[len(self.latest) - count :]
+            self._older, self._own, self._latest = [], None, whole + self._latest
+        return self._latest[len(self._latest) - count :]
 
     def keep(self, count: int) -> None:
         """Drops all but the last `count`."""
-        self.latest = self.last(count) if count else []
+        self._latest = self.last(count) if count else []
         self._older, self._own = [], None

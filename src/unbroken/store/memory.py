@@ -44,6 +44,7 @@ class _Stream:
         "last",
         "on_lost",
         "on_run_over",
+        "only",
         "run",
         "size",
     )
@@ -57,10 +58,12 @@ class _Stream:
         self.on_run_over: Callable[[], None] = _do_nothing
         self.last = 0  # offset of the last block
         self.had = 0  # offset of the last block that some follower has had
-        self.size = 0
+        self.size = 0  # of what was appended here
         self.ended = False
         self.is_delivering = False
         self.followings: tuple[_Following, ...] = ()
+        #: The only follower of a stream that is kept, while it is in step: it has been given all up to `had`.
+        self.only: Follower | None = None
 
     def behind(self, after: int) -> Sequence[Block]:
         return self.held.last(self.last - after)
@@ -141,10 +144,12 @@ class MemoryStreamLog:
         size = found.size + size_of(blocks)
         if size > self._max_stream_bytes and (not ends or size > self._max_stream_bytes + TERMINAL_BYTES):
             raise StreamTooLong(f"stream {stream}: more than {self._max_stream_bytes} bytes")
+        self._held_bytes += size - found.size
+        found.size = size
         self._add(found, Offset(found.last + 1), blocks, ends)
 
     def take(self, stream: StreamId, first: Offset, blocks: Sequence[Block], ends: bool) -> bool:
-        """Appends what is new of the blocks from an offset on, which have been accepted elsewhere.
+        """Appends what is new of the blocks from an offset on, which have been accepted and are counted elsewhere.
 
         False if some before them are missing; a stream that is not there takes nothing.
         """
@@ -160,38 +165,47 @@ class MemoryStreamLog:
 
     def _add(self, found: _Stream, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
         """Holds blocks that come next, and gives them to the followers."""
-        if type(blocks) is Run:
-            texts = blocks.texts
-            count = len(texts)
-            size = len(blocks.before) + len(texts[0]) + len(blocks.after) if count == 1 else blocks.size
-        elif blocks:
-            count, size = len(blocks), size_of(blocks)
-        else:
+        count = len(blocks.texts) if type(blocks) is Run else len(blocks)
+        if not count:
             return
         found.held.add(blocks)
-        found.size += size
-        self._held_bytes += size
         found.last = last = found.last + count
         found.ended = ends
-        if found.followings and not found.is_delivering:
-            found.is_delivering = True
-            try:
-                for following in found.followings:
-                    following.at = last
-                    if (call := following.call) is not None:
-                        try:
-                            call(first, blocks, ends)
-                            found.had = last
-                        except Exception as error:
-                            self._part_with(found, following, error)
-                if found.last != last:
-                    self._catch_up(found)
-            finally:
-                found.is_delivering = False
-            if not found.keep:
-                self._drop_what_is_too_much(found)
-            if self._errors:
-                self._tell_errors()
+        only = found.only
+        if found.is_delivering or (only is None and not found.followings):
+            return
+        found.is_delivering = True
+        try:
+            if only is not None:  # as nearly always: two objects less of each stream to be fetched from memory
+                found.had = last
+                try:
+                    only(first, blocks, ends)
+                except Exception as error:
+                    self._part_with_only(found, only, error)
+            else:
+                self._give_to_all(found, first, blocks, ends)
+            if found.last != last:
+                _fall_out_of_step(found)
+                self._catch_up(found)
+        finally:
+            found.is_delivering = False
+        if not found.keep:
+            self._drop_what_is_too_much(found)
+        elif found.only is None:
+            _fall_into_step(found)
+        if self._errors:
+            self._tell_errors()
+
+    def _give_to_all(self, found: _Stream, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
+        last = found.last
+        for following in found.followings:
+            following.at = last
+            if (call := following.call) is not None:
+                try:
+                    call(first, blocks, ends)
+                    found.had = last
+                except Exception as error:
+                    self._part_with(found, following, error)
 
     def begin_run(self, stream: StreamId, epoch: Epoch, run: Run, *, most: int, on_over: Callable[[], None]) -> bool:
         """Whether the writer may add blocks by itself, as texts of `run`, and give them to the only follower by itself.
@@ -220,6 +234,7 @@ class MemoryStreamLog:
         found = self._find(stream)
         self._check(stream, found, after)
         following = _Following(follower, found.last)
+        _fall_out_of_step(found)
         if found.is_delivering:  # called by a follower: the delivery that is under way goes on with this one too
             self._begin(stream, found, following, after)
             return partial(_unfollow, found, following)
@@ -231,6 +246,7 @@ class MemoryStreamLog:
                 self._catch_up(found)
             finally:
                 found.is_delivering = False
+                _fall_into_step(found)
             if not found.keep and found.size > self._spare_bytes:
                 self._held_bytes -= _drop_what_was_had(found)
             self._tell_errors()
@@ -252,7 +268,7 @@ class MemoryStreamLog:
         found = self._streams.get(stream)
         if found is not None:
             self._end_run(found)
-        return None if found is None else Held(Offset(found.last), found.size, len(found.followings))
+        return None if found is None else Held(Offset(found.last), found.held.size, len(found.followings))
 
     def _find(self, stream: StreamId) -> _Stream:
         found = self._streams.get(stream)
@@ -265,6 +281,7 @@ class MemoryStreamLog:
         """Counts what its writer has added by itself."""
         if found.run is None:
             return
+        _fall_out_of_step(found)
         run, found.run = found.run, None
         on_over, found.on_run_over = found.on_run_over, _do_nothing
         on_over()
@@ -316,6 +333,13 @@ class MemoryStreamLog:
         _unfollow(found, following)
         self._errors.append(error)
 
+    def _part_with_only(self, found: _Stream, only: Follower, error: Exception) -> None:
+        for following in found.followings:
+            if following.call is only:  # it may have stopped, and others may have begun
+                _fall_out_of_step(found)
+                return self._part_with(found, following, error)
+        self._errors.append(error)
+
     def _tell_errors(self) -> None:
         """Tells what followers raised, once every other follower has its blocks."""
         while self._errors:
@@ -326,7 +350,23 @@ def _do_nothing() -> None:
     """For a run that nobody needs to know the end of."""
 
 
+def _fall_into_step(found: _Stream) -> None:
+    """Has the next blocks go straight to the only follower, if there is one of a stream that is kept."""
+    if found.keep and len(found.followings) == 1:
+        following = found.followings[0]
+        if following.at == found.last:
+            found.only, found.had = following.call, found.last
+
+
+def _fall_out_of_step(found: _Stream) -> None:
+    """Has every follower say again by itself how far it is."""
+    if found.only is not None:
+        found.only = None
+        found.followings[0].at = found.had
+
+
 def _unfollow(found: _Stream, following: _Following) -> None:
+    _fall_out_of_step(found)
     following.call = None  # also in a delivery that is under way
     found.followings = tuple(other for other in found.followings if other is not following)
 
@@ -335,7 +375,7 @@ def _drop_what_was_had(found: _Stream) -> int:
     """The bytes that are no longer held."""
     before = found.size
     found.held.keep(found.last - found.had)
-    found.size = sum(map(len, found.held.latest))
+    found.size = found.held.size
     return before - found.size
 
 

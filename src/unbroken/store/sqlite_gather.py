@@ -41,7 +41,7 @@ class Ours:
     #: Offset of the last block in a segment.
     gathered: int
     last: int
-    #: Of its record and all of its blocks and notes.
+    #: Bytes of its record, and of the blocks and notes before its tail.
     size: int
     tail: Tail = field(init=False)
     #: Bytes that had been written to the journal before its first row.
@@ -51,6 +51,11 @@ class Ours:
 
     def __post_init__(self) -> None:
         self.tail = Tail(self.last)
+
+    @property
+    def size_in_all(self) -> int:
+        """Bytes of its record and of all of its blocks and notes."""
+        return self.size + self.tail.size
 
     @property
     def is_done(self) -> bool:
@@ -116,7 +121,6 @@ class Gatherer:
                 self._in_journal[ours] = None
                 ours.begun_at = in_all
             tail.add(row, append.blocks, size, append.ends, append.note, append.account)
-            ours.size += size
             in_all += size
             if tail.has_ended:
                 self._due[ours] = None
@@ -176,7 +180,7 @@ class Gatherer:
             done = [ours for ours in due if not self._gather(connection, ours, now)]
         for ours in due:
             self.drop(ours)
-            ours.gathered = ours.tail.last
+            ours.gathered, ours.size = ours.tail.last, ours.size_in_all
             ours.tail = Tail(ours.tail.last, has_ended=ours.tail.has_ended)
         self._is_urgent = self._is_urgent and self.is_due
         self._drop_rows(connection, owner)
@@ -186,7 +190,7 @@ class Gatherer:
     def _gather(self, connection: sqlite3.Connection, ours: Ours, now: float) -> bool:
         """Whether the stream goes on in our hands."""
         tail = ours.tail
-        values = (tail.last, self._row, ours.size, tail.account, now if tail.has_ended else None)
+        values = (tail.last, self._row, ours.size_in_all, tail.account, now if tail.has_ended else None)
         known = (ours.number, ours.epoch, ours.gathered, tail.first_row)
         if connection.execute(sql.GATHER, (*values, *known)).rowcount:
             write_segment(connection, ours.number, ours.gathered, tail)

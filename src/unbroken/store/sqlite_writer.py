@@ -98,7 +98,8 @@ class StreamWriter:
 
     def _count_held(self, connection: sqlite3.Connection) -> None:
         of_others: int = connection.execute(sql.LIVE_BYTES_OF_OTHERS, (self._owner,)).fetchone()[0]
-        self._held_at_most = of_others + sum(ours.size for ours in self._ours.values() if not ours.tail.has_ended)
+        live = [ours for ours in self._ours.values() if not ours.tail.has_ended]
+        self._held_at_most = of_others + sum(ours.size_in_all for ours in live)
 
     def claim(self, connection: sqlite3.Connection, stream: StreamId, only_lapsed: bool) -> tuple[Epoch, Offset] | None:
         """Makes the stream ours, all that is in the journal gathered; None if `only_lapsed` and its owner may live."""
@@ -256,9 +257,8 @@ class StreamWriter:
 
     def _load(self, row: StreamRow, tail: Tail) -> Ours:
         """A stream of ours as the file has it."""
-        size = row.size + tail.size
         stream = StreamId(row.id)
-        ours = Ours(row.number, stream, Epoch(row.epoch), gathered=row.last, last=tail.last, size=size)
+        ours = Ours(row.number, stream, Epoch(row.epoch), gathered=row.last, last=tail.last, size=row.size)
         ours.tail = tail
         self._ours[stream] = ours
         self._gatherer.take_up(ours)
