@@ -221,6 +221,25 @@ async def test_the_first_piece_of_a_stream_waits_for_no_others(place: Place, mon
     assert storage.groups == [1, 2, 1]
 
 
+async def test_behind_a_large_group_a_first_piece_waits_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable_group, "APART", 0.0)
+    monkeypatch.setattr(durable_group, "APART_PER_APPEND", 1800.0)
+    monkeypatch.setattr(durable_group, "MOST_FOR_APPENDS", 3600.0)
+    storage = place.storage()
+    log = await place.open(storage)
+    streams = [StreamId(name) for name in "abc"]
+    epochs = {stream: await log.create(stream, keep=True) for stream in streams}
+    for stream in streams[:2]:
+        log.append(stream, epochs[stream], blocks("x"))
+    await log.settle()
+    log.append(streams[2], epochs[streams[2]], blocks("x"))
+    for _ in range(5):
+        await storage.write(lambda connection: None)
+    assert storage.groups == [2]
+    await log.close()
+    assert storage.groups == [2, 1]
+
+
 async def test_who_waits_for_what_is_dropped_waits_no_longer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable_group, "APART", 0.01)
     log = await place.open()

@@ -45,7 +45,6 @@ class StreamFollower:
         "_keep_alive",
         "_loop",
         "_on_pause",
-        "_time",
         "_timer",
         "_wrote_at",
         "ended",
@@ -72,10 +71,9 @@ class StreamFollower:
         #: The lane that writes to the client by itself, or did.
         self.lane: Lane | None = None
         self._keep_alive = b"%x\r\n%b\r\n" % (len(keep_alive), keep_alive) if self.is_chunked else keep_alive
-        self._time = self._loop.time
         self._first_comment = first_comment
         self._comment_every = comment_every
-        self._wrote_at = self._time()
+        self._wrote_at = self._loop.time()
         self._commented = False
         self._timer = self._loop.call_later(0.0 if is_late else first_comment, self._look, is_late)
         self._is_paused = connection.flow.write_paused  # the head of the response may have filled its buffer
@@ -96,7 +94,7 @@ class StreamFollower:
     def _write_data(self, data: bytes, ends: bool) -> None:
         if data:
             self.to.write(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
-            self._wrote_at = self._time()
+            self._wrote_at = self._loop.time()
             self._commented = False
         if ends:
             self._end(Ending.ENDED)
@@ -110,7 +108,7 @@ class StreamFollower:
         if self.lane is not None and self.lane.heard_at > self._wrote_at:
             self._wrote_at, self._commented = self.lane.heard_at, False
         due = self._wrote_at + (self._comment_every if self._commented else self._first_comment)
-        now = self._time()
+        now = self._loop.time()
         if is_due or now >= due:
             if not self._is_paused:
                 self.to.write(self._keep_alive)

@@ -86,8 +86,7 @@ class LogFollower(StreamFollower):
                 if self._wants_ids:
                     block = b"id: %d\n%b" % (first, block)
                 self.to.write(b"%x\r\n%b\r\n" % (len(block), block))
-                time = self._time
-                self._wrote_at, self._commented = time(), False
+                self._wrote_at, self._commented = self._loop.time(), False
                 return
             blocks = blocks.blocks()
         if len(blocks) == 1 and not self._is_paused:

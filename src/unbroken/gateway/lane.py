@@ -13,12 +13,13 @@ import asyncio
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from operator import sub
 from typing import Protocol
 
 from unbroken.gateway.metrics import GAP_BOUNDS
 from unbroken.store.log import TextWriter
+from unbroken.store.shared import shared
 from unbroken.upstream.chunked import LONGEST, READ_LINES, SIZE_LINES, chunks_in
 from unbroken.upstream.http import Connection
 from unbroken.wire.template import NOT_TEXT, Template, read_text, says_something
@@ -27,12 +28,6 @@ MAX_TEXTS = 256  # in one lane: at its end the log looks at its bounds
 MAX_BYTES = MAX_TEXTS * 3 * LONGEST  # of its blocks: a text in a chunk of twice that, and what stands around it
 
 _place_of_gap = partial(bisect_right, GAP_BOUNDS)
-
-
-@lru_cache(maxsize=256)
-def shared(after: bytes) -> bytes:
-    """One object for all streams that have the same behind their texts: it is never far from the processor."""
-    return after
 
 
 class Writes(Protocol):
@@ -51,13 +46,13 @@ class Lane(asyncio.Protocol):
         "_connection",
         "_gaps",
         "_head",
+        "_loop",
         "_on_left",
         "_own_after",
         "_own_before",
         "_own_size",
         "_start",
         "_tail",
-        "_time",
         "_times",
         "_to",
         "_writer",
@@ -71,7 +66,7 @@ class Lane(asyncio.Protocol):
         writer: TextWriter | None = None,
         *,
         gaps: list[int],
-        time: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`gaps` counts the time between two texts by `GAP_BOUNDS`.
 
@@ -79,16 +74,16 @@ class Lane(asyncio.Protocol):
         to `writer`, which tells whether the log has taken them, and go to clients when they are committed.
         """
         self._head, self._tail = template.head, shared(template.tail + b"\r\n")
-        self._start, self._behind = len(template.before), len(template.after) + 2
+        self._start, self._behind = shared(len(template.before)), shared(len(template.after) + 2)
         self._own_before, self._own_after = template.block_before, shared(template.block_after + b"\r\n")
-        self._own_size = len(template.block_before) + len(template.block_after)
+        self._own_size = shared(len(template.block_before) + len(template.block_after))
         #: The text of each block, as JSON: of a plain stream from before the client has it.
         self.texts: list[bytes] = []
         self._to = to
         self._writer = writer
         self._gaps = gaps
-        self._time = time
-        self._times = [time()]  # of the opening, and of each text
+        self._loop = loop
+        self._times = [loop.time()]  # of the opening, and of each text
         self._connection: Connection | None = None
         self._on_left: Callable[[int], None] | None = None
 
@@ -134,8 +129,7 @@ class Lane(asyncio.Protocol):
                 writer = self._writer
                 if says_something and (writer is None or writer.add([text])):
                     texts.append(text)
-                    time = self._time
-                    self._times.append(time())
+                    self._times.append(self._loop.time())
                     if (to := self._to) is not None:
                         size_line = SIZE_LINES[self._own_size + len(text)]
                         to.write(b"".join((size_line, self._own_before, text, self._own_after)))
@@ -169,7 +163,7 @@ class Lane(asyncio.Protocol):
         if len(self.texts) + len(texts) > MAX_TEXTS or not (self._writer is None or self._writer.add(texts.copy())):
             return False
         self.texts += texts
-        self._times.append(self._time())
+        self._times.append(self._loop.time())
         if self._to is not None:
             blocks = b"".join([self._own_before + text + self._own_after.removesuffix(b"\r\n") for text in texts])
             self._to.write(b"%x\r\n%b\r\n" % (len(blocks), blocks))

@@ -14,7 +14,7 @@ from unbroken.gateway.attempt import StreamAttempt
 from unbroken.gateway.continuation import Ending, failing_behind, read_said
 from unbroken.gateway.follow import StreamFollower
 from unbroken.gateway.going_on import GoingOn
-from unbroken.gateway.lane import MAX_BYTES, Lane, fits, shared
+from unbroken.gateway.lane import MAX_BYTES, Lane, fits
 from unbroken.gateway.production import Asked, Means, OnWhole
 from unbroken.gateway.questions import Question
 from unbroken.gateway.stream_account import StreamAccount, ToldError, write_account
@@ -243,7 +243,7 @@ class Producer(GoingOn):
         client = self.client
         if client is None or not client.is_chunked:
             return None
-        lane = Lane(template, client.to, gaps=gaps, time=self._loop.time)
+        lane = Lane(template, client.to, gaps=gaps, loop=self._loop)
         run = Run(template.block_before, template.block_after, lane.texts)
         if not self._means.log.begin_run(self.stream, self.epoch, run, most=MAX_BYTES, on_over=lane.leave):
             return None
@@ -251,13 +251,13 @@ class Producer(GoingOn):
         return lane
 
     def _new_durable_lane(self, template: Template, gaps: list[int]) -> Lane | None:
-        before, after = template.block_before, shared(template.block_after)
+        before, after = template.block_before, template.block_after
         writer = None
         if self._durable_log is not None:
             writer = self._durable_log.text_writer(self.stream, self.epoch, before, after)
         if writer is None:
             return None
-        lane = Lane(template, writer=writer, gaps=gaps, time=self._loop.time)
+        lane = Lane(template, writer=writer, gaps=gaps, loop=self._loop)
         self.said.begin_run(Run(before, after, lane.texts))
         return lane
 

@@ -14,8 +14,11 @@ LONGEST_PAUSE = 1.0
 
 # Seconds between the beginnings of two commits under load: larger groups for a delay that nobody sees, less than the
 # time between two tokens. What comes when the last commit is longer ago than that is committed at once; so is the
-# first piece of a stream, for which somebody waits.
-APART = 0.012
+# first piece of a stream, for which somebody waits. Of many streams each commit delivers a piece of nearly all, and
+# costs in proportion: then all, first pieces too, wait for as much longer as the last group was large.
+APART = 0.010
+APART_PER_APPEND = 50e-6
+MOST_FOR_APPENDS = 0.010  # a follower elsewhere looks every 20 ms, and is to see a piece within 50
 
 
 class Owned:
@@ -77,7 +80,7 @@ class Committer:
 
     def add(self, owned: Owned, size: int, *, is_pressing: bool = False) -> None:
         """Takes a stream's first append since the last group into the next one; one that is pressing does not wait."""
-        if is_pressing or not self._gathering:
+        if (is_pressing and not self._is_pressing) or not self._gathering:
             self._is_pressing |= is_pressing
             self._wake()
         self._gathering[owned] = None
@@ -116,17 +119,19 @@ class Committer:
 
     async def _commit_groups(self) -> None:
         loop = asyncio.get_running_loop()
-        began = loop.time() - APART
+        may_begin = loop.time() - APART  # as far as the size of the last group goes
         try:
             while self._gathering or not self.is_closing:
                 if not self._gathering:
                     self._tell_waiting()  # what they waited for may have been dropped
                     await self._wait()
                     continue
-                if not (self._is_pressing or self.is_closing) and began + APART > loop.time():
-                    await self._wait(until=began + APART)
+                if not self._is_pressing:
+                    await self._gather_until(may_begin + APART)
+                if self._is_pressing:
+                    await self._gather_until(may_begin)
                 if self._gathering:
-                    began = loop.time()
+                    may_begin = loop.time() + min(APART_PER_APPEND * len(self._gathering), MOST_FOR_APPENDS)
                     await self._commit_group()
                 self._tell_waiting()
         except BaseException as error:
@@ -139,6 +144,10 @@ class Committer:
     def _tell_waiting(self) -> None:
         while self._waiting:
             _resolve(self._waiting.pop())
+
+    async def _gather_until(self, moment: float) -> None:
+        if moment > asyncio.get_running_loop().time() and not self.is_closing:
+            await self._wait(until=moment)
 
     async def _wait(self, *, until: float | None = None) -> None:
         """Waits for the first append, or one that is pressing; no longer than about until a moment."""

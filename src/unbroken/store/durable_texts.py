@@ -3,6 +3,7 @@
 from unbroken.chat.stream import Block
 from unbroken.store.durable_group import Committer, Owned
 from unbroken.store.held import Run
+from unbroken.store.shared import shared
 from unbroken.store.storage import Append
 
 
@@ -16,8 +17,8 @@ class RunWriter:
     ) -> None:
         self._owned = owned
         self._committer = committer
-        self._before, self._after = before, after
-        self._size = len(before) + len(after)
+        self._before, self._after = before, shared(after)
+        self._size = shared(len(before) + len(after))
         self._max_size = max_size
         self._max_pending = max_pending
 

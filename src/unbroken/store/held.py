@@ -61,11 +61,13 @@ def size_of(blocks: Sequence[Block]) -> int:
 class HeldBlocks:
     """Blocks, to which more are added behind, and of which the first ones are dropped."""
 
-    __slots__ = ("_latest", "_older", "_own")
+    __slots__ = ("_after", "_before", "_latest", "_older", "_texts")
 
     def __init__(self) -> None:
         self._older: list[tuple[list[Block], Run]] = []  # blocks and the run behind them
-        self._own: Run | None = None  # the last one, if its texts are ours to add to and nothing is behind it
+        # The last run, if its texts are ours to add to and nothing is behind it; here, to be had in one step less.
+        self._before, self._after = b"", b""
+        self._texts: list[bytes] | None = None
         self._latest: list[Block] = []  # behind the last run
 
     def __len__(self) -> int:
@@ -83,18 +85,18 @@ class HeldBlocks:
         """Adds blocks; those of a run stay one."""
         if type(blocks) is not Run:
             self._latest += blocks
-            self._own = None
-        elif (own := self._own) is not None and own.before == blocks.before and own.after == blocks.after:
-            own.texts += blocks.texts
+            self._texts = None
+        elif (texts := self._texts) is not None and self._before == blocks.before and self._after == blocks.after:
+            texts += blocks.texts
         else:
             run = Run(blocks.before, blocks.after, blocks.texts.copy())
             self.add_run(run)
-            self._own = run
+            self._before, self._after, self._texts = run.before, run.after, run.texts
 
     def add_run(self, run: Run) -> None:
         """Adds a run, and with it what comes into it for as long as nothing else is asked of these blocks."""
         self._older.append((self._latest, run))
-        self._own, self._latest = None, []
+        self._texts, self._latest = None, []
 
     def all(self) -> list[Block]:
         """All of them."""
@@ -104,10 +106,10 @@ class HeldBlocks:
         """The last `count` of them."""
         if count > len(self._latest):
             whole = [block for blocks, run in self._older for block in (*blocks, *run)]
-            self._older, self._own, self._latest = [], None, whole + self._latest
+            self._older, self._texts, self._latest = [], None, whole + self._latest
         return self._latest[len(self._latest) - count :]
 
     def keep(self, count: int) -> None:
         """Drops all but the last `count`."""
         self._latest = self.last(count) if count else []
-        self._older, self._own = [], None
+        self._older, self._texts = [], None
