@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
@@ -298,16 +298,21 @@ class DurableStreamLog:
 
     # what the committer tells
 
-    def deliver(self, owned: Owned, append: Append) -> None:
-        """Takes a committed append to the cache, and so to the followers."""
-        if not owned.is_ours:
-            return  # forgotten, or lost meanwhile: then it is read from the storage
-        self._cache.take(append.stream, append.first, append.blocks, append.ends)
-        if append.ends and owned.is_ours:
-            self._mirrors.drop(append.stream)
-            del self._owned[append.stream]
-            ended = StreamEnded(f"stream {append.stream} has ended after {owned.last} blocks")
-            self._remember(append.stream, owned.epoch, ended)
+    def deliver(self, written: Iterable[tuple[Owned, Append]]) -> None:
+        """Takes what is committed to the cache, and so to the followers."""
+        take = self._cache.take
+        for owned, append in written:
+            if owned.is_ours:  # else forgotten, or lost meanwhile: then it is read from the storage
+                ends = append.ends
+                take(append.stream, append.first, append.blocks, ends)
+                if ends and owned.is_ours:
+                    self._part_at_its_end(owned)
+
+    def _part_at_its_end(self, owned: Owned) -> None:
+        self._mirrors.drop(owned.stream)
+        del self._owned[owned.stream]
+        ended = StreamEnded(f"stream {owned.stream} has ended after {owned.last} blocks")
+        self._remember(owned.stream, owned.epoch, ended)
 
     def lose(self, owned: Owned, error: LogError) -> None:
         """Takes a stream from its owner here; its followers go on with what the new owner commits."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from unbroken.chat.stream import Epoch, StreamId
@@ -17,7 +17,7 @@ LONGEST_PAUSE = 1.0
 # first piece of a stream, for which somebody waits. Of many streams each commit delivers a piece of nearly all, and
 # costs in proportion: then all, first pieces too, wait for as much longer as the last group was large.
 APART = 0.010
-APART_PER_APPEND = 50e-6
+APART_PER_APPEND = 100e-6
 MOST_FOR_APPENDS = 0.010  # a follower elsewhere looks every 20 ms, and is to see a piece within 50
 
 
@@ -40,8 +40,8 @@ class Owned:
 class Owners(Protocol):
     """Who hears what came of the appends."""
 
-    def deliver(self, owned: Owned, append: Append) -> None:
-        """It is committed."""
+    def deliver(self, written: Iterable[tuple[Owned, Append]]) -> None:
+        """They are committed."""
         ...
 
     def lose(self, owned: Owned, error: LogError) -> None:
@@ -174,15 +174,21 @@ class Committer:
         except StoreUnavailable as error:
             return self._give_up(error)
         self.pending_bytes -= size
-        deliver = self._log.deliver
-        for owned, append in zip(self._in_flight, appends, strict=True):
-            if refused and append.stream in refused:
+        written = zip(self._in_flight, appends, strict=True)
+        if refused:
+            self._tell_refused(list(written), refused)
+        else:
+            self._log.deliver(written)
+        self._in_flight = {}
+
+    def _tell_refused(self, asked: Sequence[tuple[Owned, Append]], refused: Mapping[StreamId, LogError]) -> None:
+        for owned, append in asked:
+            if append.stream in refused:
                 self._log.lose(owned, refused[append.stream])
             else:
-                deliver(owned, append)
-        for stream in refused.keys() - {append.stream for append in appends} if refused else ():
+                self._log.deliver([(owned, append)])
+        for stream in refused.keys() - {append.stream for _, append in asked}:
             self._log.lose_found(stream, refused[stream])
-        self._in_flight = {}
 
     async def _commit(self, appends: Sequence[Append]) -> Mapping[StreamId, LogError]:
         """Commits them, again and again for as long as patience lasts."""

@@ -64,10 +64,10 @@ class Ours:
 
     def entry_of(self, append: Append) -> Entry | None:
         """What the journal's next row has of an append; None if it is not, by all that we know, the owner's next."""
-        tail = self.tail
-        if append.epoch != self.epoch or append.first != tail.last + 1 or tail.has_ended:
+        tail, first = self.tail, append.first
+        if append.epoch != self.epoch or first != tail.last + 1 or tail.has_ended:
             return None
-        return self.number, append.first, pack(append.blocks, tail.run), append.ends, append.note, append.account
+        return self.number, first, pack(append.blocks, tail.run), append.ends, append.note, append.account
 
     def rest_of(self, append: Append) -> Append | None:
         """What of an append that may be a repeated one is not there yet; None if all of it is."""
