@@ -327,6 +327,21 @@ def test_a_follower_that_raises_is_left_out_and_the_others_go_on(log: LogUnderTe
     assert [str(error) for error in log.errors] == ["broke at 1"]
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_only_follower_is_left_out_if_it_raises_later(log: LogUnderTest, keep: bool) -> None:
+    def fail_at_2(reader: Reader) -> None:
+        if reader.at == 2:
+            fail(reader)
+
+    epoch = log.create(STREAM, keep=keep)
+    broken = Reader(then=fail_at_2).follow(log)
+    for text in "abc":
+        log.append(STREAM, epoch, blocks(text))
+        log.settle()
+    assert broken.text == "ab"
+    assert [str(error) for error in log.errors] == ["broke at 2"]
+
+
 def test_a_follower_that_raises_at_once_is_not_followed(log: LogUnderTest, epoch: Epoch) -> None:
     log.append(STREAM, epoch, blocks("a"))
     log.settle()

@@ -281,7 +281,6 @@ class MemoryStreamLog:
         """Counts what its writer has added by itself."""
         if found.run is None:
             return
-        _fall_out_of_step(found)
         run, found.run = found.run, None
         on_over, found.on_run_over = found.on_run_over, _do_nothing
         on_over()
@@ -353,9 +352,7 @@ def _do_nothing() -> None:
 def _fall_into_step(found: _Stream) -> None:
     """Has the next blocks go straight to the only follower, if there is one of a stream that is kept."""
     if found.keep and len(found.followings) == 1:
-        following = found.followings[0]
-        if following.at == found.last:
-            found.only, found.had = following.call, found.last
+        found.only, found.had = found.followings[0].call, found.last
 
 
 def _fall_out_of_step(found: _Stream) -> None:
