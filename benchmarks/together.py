@@ -20,6 +20,7 @@ from statistics import median
 from targets import CORE_OF_THE_REST, DURABLE, HERE, UPSTREAM_PORT, WORK, Target, targets, unbroken
 
 CPU = "cpu_us_per_chunk"
+AFTERMATH = 5.0  # seconds: durable streams that the load has left go on to their end, and would count in the next round
 
 
 def gateways(other: Path, flags: list[str]) -> list[Target]:
@@ -33,7 +34,7 @@ def gateways(other: Path, flags: list[str]) -> list[Target]:
     return [known["nginx"], before, now]
 
 
-def measure(compared: list[Target], flags: list[str], rounds: int) -> None:
+def measure(compared: list[Target], flags: list[str], rounds: int, pause: float) -> None:
     """Prints each round, and the medians."""
     ratios: dict[str, list[float]] = {target.name: [] for target in compared}
     with ThreadPoolExecutor(len(compared)) as pool:
@@ -49,6 +50,7 @@ def measure(compared: list[Target], flags: list[str], rounds: int) -> None:
                 for target, result in zip(compared, results, strict=True)
             )
             print(f"{number + 1}/{rounds}  {said}", flush=True)
+            time.sleep(pause)
     print("CPU per chunk × nginx, medians: " + "  ".join(f"{name} {median(all):.3f}" for name, all in ratios.items()))
 
 
@@ -74,7 +76,7 @@ def main() -> None:
         time.sleep(0.7)
         for target in compared:
             target.start()
-        measure(compared, flags, args.rounds)
+        measure(compared, flags, args.rounds, AFTERMATH if args.durable else 0.0)
     finally:
         for target in compared:
             target.stop()

@@ -526,7 +526,7 @@ class RunMachine(RuleBasedStateMachine):
 
         def attach(log: MemoryStreamLog, _: Epoch) -> None:
             side = self.logs.index(log)
-            self.leaves[side].append(log.attach(STREAM, Offset(at), readers[side]))
+            self.leaves[side].append(log.attach(STREAM, Offset(at), readers[side].__call__))
             self.readers[side].append(readers[side])
 
         self.both(attach)

@@ -46,7 +46,7 @@ class Reader:
         self._then(self)
 
     def follow(self, log: LogUnderTest, stream: StreamId = STREAM) -> "Reader":
-        self.unfollow = log.follow(stream, Offset(self.at), self)
+        self.unfollow = log.follow(stream, Offset(self.at), self.__call__)
         return self
 
 

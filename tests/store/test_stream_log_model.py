@@ -187,7 +187,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def _follow(self, stream: StreamId, model: Model, reader: Reader) -> None:
         model.readers.append(reader)
-        reader.leave = self.log.follow(stream, Offset(reader.at), reader)
+        reader.leave = self.log.follow(stream, Offset(reader.at), reader.__call__)
 
     @precondition(lambda self: self.following())
     @rule(place=st.integers(0, 9))

@@ -10,6 +10,7 @@ this is one method (docs/decisions/0010-lanes.md).
 """
 
 import asyncio
+from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -83,7 +84,7 @@ class Lane(asyncio.Protocol):
         self._writer = writer
         self._gaps = gaps
         self._loop = loop
-        self._times = [loop.time()]  # of the opening, and of each text
+        self._times = array("d", [loop.time()])  # of the opening, and of each text
         self._connection: Connection | None = None
         self._on_left: Callable[[int], None] | None = None
 

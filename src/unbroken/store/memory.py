@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import MethodType
 from typing import NamedTuple
 
 from unbroken.chat.stream import Block, Entry, Epoch, Offset, StreamId
@@ -45,6 +46,7 @@ class _Stream:
         "on_lost",
         "on_run_over",
         "only",
+        "only_of",
         "run",
         "size",
     )
@@ -62,8 +64,10 @@ class _Stream:
         self.ended = False
         self.is_delivering = False
         self.followings: tuple[_Following, ...] = ()
-        #: The only follower of a stream that is kept, while it is in step: it has been given all up to `had`.
-        self.only: Follower | None = None
+        # The only follower of a stream that is kept, while it is in step: it has been given all up to `had`. A method
+        # and its object, apart: what binds them would be one more thing to be fetched from memory.
+        self.only: Callable[[object, Offset, Sequence[Block], bool], None] | None = None
+        self.only_of: object = None
 
     def behind(self, after: int) -> Sequence[Block]:
         return self.held.last(self.last - after)
@@ -177,11 +181,11 @@ class MemoryStreamLog:
         found.is_delivering = True
         try:
             if only is not None:  # as nearly always: two objects less of each stream to be fetched from memory
-                found.had = last
+                found.had, of = last, found.only_of
                 try:
-                    only(first, blocks, ends)
+                    only(of, first, blocks, ends)
                 except Exception as error:
-                    self._part_with_only(found, only, error)
+                    self._part_with_only(found, MethodType(only, of), error)
             else:
                 self._give_to_all(found, first, blocks, ends)
             if found.last != last:
@@ -334,7 +338,7 @@ class MemoryStreamLog:
 
     def _part_with_only(self, found: _Stream, only: Follower, error: Exception) -> None:
         for following in found.followings:
-            if following.call is only:  # it may have stopped, and others may have begun
+            if following.call == only:  # it may have stopped, and others may have begun
                 _fall_out_of_step(found)
                 return self._part_with(found, following, error)
         self._errors.append(error)
@@ -352,13 +356,15 @@ def _do_nothing() -> None:
 def _fall_into_step(found: _Stream) -> None:
     """Has the next blocks go straight to the only follower, if there is one of a stream that is kept."""
     if found.keep and len(found.followings) == 1:
-        found.only, found.had = found.followings[0].call, found.last
+        call = found.followings[0].call
+        if isinstance(call, MethodType):
+            found.only, found.only_of, found.had = call.__func__, call.__self__, found.last
 
 
 def _fall_out_of_step(found: _Stream) -> None:
     """Has every follower say again by itself how far it is."""
     if found.only is not None:
-        found.only = None
+        found.only = found.only_of = None
         found.followings[0].at = found.had
 
 
