@@ -52,15 +52,20 @@ def _write_map() -> None:
 
 def _functions() -> list[FunctionType]:
     found = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
-    for module in list(sys.modules.values()):  # what is frozen is not among the collector's objects
-        for name in list(vars(module)):
-            thing = vars(module)[name]
-            members = vars(thing).values() if isinstance(thing, type) else [thing]
-            for member in members:
-                function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-                if isinstance(function, FunctionType):
-                    found.append(function)
+    for name, module in list(sys.modules.items()):  # what is frozen is not among the collector's objects
+        if name.startswith("unbroken"):
+            for thing in list(vars(module).values()):
+                members = list(vars(thing).values()) if isinstance(thing, type) else [thing]
+                found += filter(None, map(_function_of, members))
     return found
+
+
+def _function_of(member: object) -> FunctionType | None:
+    if isinstance(member, staticmethod | classmethod):
+        member = member.__func__
+    if isinstance(member, property):
+        member = member.fget
+    return member if isinstance(member, FunctionType) else None
 
 
 def _add_code(codes: dict[int, Code], code: CodeType) -> None:
