@@ -109,6 +109,7 @@ def attribute(top: int) -> None:
 def measure(flags: list[str], load: list[str]) -> None:
     """Samples a gateway under load."""
     WORK.mkdir(exist_ok=True)
+    MAP.unlink(missing_ok=True)
     gateway = unbroken("lines", 8108, flags=flags)
     gateway.command = [sys.executable, __file__, "--as-gateway", *gateway.command[3:]]
     gateway.environment["PYTHONPATH"] = str(HERE.parent / "src")

@@ -9,7 +9,6 @@ import msgspec
 
 from unbroken.settings.tree import Settings
 from unbroken.store.durable import MAX_PENDING_BYTES
-from unbroken.store.memory import Held
 from unbroken.wire.sse import SseEvent, SseReader
 
 DURABLE = "unbroken-durable: true"
@@ -103,8 +102,6 @@ def _values(found: object) -> object:
         case bytes():
             said = [(type, data if data == b"[DONE]" else json.loads(data)) for type, data in SseReader().feed(found)]
             return (re.findall(rb"^id: (\d+)$", found, re.MULTILINE), said) if said else found
-        case Held(last, _, followers):
-            return last, followers  # its size depends on the letters that are escaped, too
         case list() | tuple():
             return [_values(one) for one in found]
         case _:

@@ -529,9 +529,7 @@ def test_spare_blocks_stay_until_they_are_too_many_in_one_stream_or_in_all() -> 
 
     def held_after(stream: StreamId, text: str) -> int:
         log.append(stream, epochs[stream], blocks(text))
-        found = log.held(stream)
-        assert found is not None
-        return found.size
+        return log.size(stream)
 
     assert held_after(one, "abc") == 3
     assert held_after(two, "abc") == 3
@@ -540,3 +538,14 @@ def test_spare_blocks_stay_until_they_are_too_many_in_one_stream_or_in_all() -> 
     assert held_after(one, "e") == 0  # in one
     log.drop(one)
     assert held_after(two, "abcd") == 4
+
+
+def test_what_a_follower_forgets_while_it_is_called_is_counted_once() -> None:
+    log = MemoryStreamLog(spare_bytes=10, spare_bytes_in_all=6)
+    one, two = StreamId("one"), StreamId("two")
+    epochs = {stream: log.begin(stream, keep=False) for stream in (one, two)}
+    log.attach(one, Offset(0), lambda first, blocks, ends: None)
+    log.attach(two, Offset(0), lambda first, blocks, ends: log.drop(two))
+    log.append(two, epochs[two], blocks("x" * 12))
+    log.append(one, epochs[one], blocks("abcdefg"))
+    assert log.size(one) == 0  # beyond what all may hold

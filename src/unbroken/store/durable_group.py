@@ -68,7 +68,7 @@ class Committer:
         self._gathering: dict[Owned, None] = {}
         self._in_flight: dict[Owned, None] = {}
         self.pending_bytes = 0
-        self._is_pressing = False  # what gathers is not to wait
+        self._is_pressing = False  # what gathers waits for as long as the last group was large, and no longer
         self._pause: asyncio.Future[None] | None = None  # while it waits for the first append, or for more of them
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []  # until nothing is pending
@@ -79,7 +79,7 @@ class Committer:
         self._task = asyncio.create_task(self._commit_groups())
 
     def add(self, owned: Owned, size: int, *, is_pressing: bool = False) -> None:
-        """Takes a stream's first append since the last group into the next one; one that is pressing does not wait."""
+        """Takes a stream's first append since the last group into the next one; one that is pressing waits less."""
         if (is_pressing and not self._is_pressing) or not self._gathering:
             self._is_pressing |= is_pressing
             self._wake()
@@ -97,6 +97,8 @@ class Committer:
             self.pending_bytes -= owned.pending.size + len(owned.pending.account)
             owned.pending = None
             del self._gathering[owned]
+            if not self._gathering:
+                self._is_pressing = False
 
     async def settle(self) -> None:
         """Waits until all appends have been committed and delivered, or given up."""

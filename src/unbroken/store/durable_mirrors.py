@@ -79,9 +79,10 @@ class Mirrors:
         self.feed(stream, stored)
 
     def _drop_if_alone(self, stream: StreamId) -> None:
-        held = self._cache.held(stream)
-        if stream in self._mirrors and (held is None or not held.followers):
-            self.drop(stream)
+        if stream in self._mirrors:
+            held = self._cache.held(stream)
+            if held is None or not held.followers:
+                self.drop(stream)
 
     def drop(self, stream: StreamId) -> None:
         """Takes a stream out of the cache: its followers are not called again."""
@@ -148,7 +149,7 @@ class Mirrors:
         except StoreUnavailable:
             self.go_on(stream)
             raise
-        return held.size
+        return self._cache.size(stream)
 
 
 def _stop_nothing() -> None:

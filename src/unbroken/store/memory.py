@@ -60,7 +60,7 @@ class _Stream:
         self.on_run_over: Callable[[], None] = _do_nothing
         self.last = 0  # offset of the last block
         self.had = 0  # offset of the last block that some follower has had
-        self.size = 0  # of what was appended here
+        self.size = 0  # bytes of the blocks that are held, as far as they were appended here and not taken
         self.ended = False
         self.is_delivering = False
         self.followings: tuple[_Following, ...] = ()
@@ -77,7 +77,6 @@ class Held(NamedTuple):
     """How a stream in memory stands."""
 
     last: Offset
-    size: int
     followers: int
 
 
@@ -264,6 +263,7 @@ class MemoryStreamLog:
         if (found := self._streams.pop(stream, None)) is not None:
             self._end_run(found)
             self._held_bytes -= found.size
+            found.size, found.held = 0, HeldBlocks()  # a follower may have done it, and its delivery looks at them yet
             for following in found.followings:
                 _unfollow(found, following)
 
@@ -272,7 +272,11 @@ class MemoryStreamLog:
         found = self._streams.get(stream)
         if found is not None:
             self._end_run(found)
-        return None if found is None else Held(Offset(found.last), found.held.size, len(found.followings))
+        return None if found is None else Held(Offset(found.last), len(found.followings))
+
+    def size(self, stream: StreamId) -> int:
+        """Bytes of the blocks that are held of a stream, which are looked at one by one."""
+        return self._find(stream).held.size
 
     def _find(self, stream: StreamId) -> _Stream:
         found = self._streams.get(stream)
@@ -339,7 +343,6 @@ class MemoryStreamLog:
     def _part_with_only(self, found: _Stream, only: Follower, error: Exception) -> None:
         for following in found.followings:
             if following.call == only:  # it may have stopped, and others may have begun
-                _fall_out_of_step(found)
                 return self._part_with(found, following, error)
         self._errors.append(error)
 
