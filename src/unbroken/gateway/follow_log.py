@@ -10,6 +10,7 @@ from unbroken.settings.tree import KeepAliveSettings
 from unbroken.store.held import Run
 from unbroken.store.log import LogError, StreamLog
 
+FEW = 4  # texts of a commit under load: no more than a piece, whatever they are
 PIECE_BYTES = 64 << 10  # of a backlog that is written at a time, before the client's pace is looked at
 
 
@@ -80,11 +81,19 @@ class LogFollower(StreamFollower):
     def feed(self, first: Offset, blocks: Sequence[Block], ends: bool) -> None:
         """Writes blocks, as many as the client takes; `first` is the offset of the first, `ends` that they are all."""
         if type(blocks) is Run:
-            if len(texts := blocks.texts) == 1 and not ends and self.is_chunked and not self._is_paused:
-                self.at = first  # as nearly always, and all of it here: one call less for each piece of an answer
-                block = blocks.before + texts[0] + blocks.after
-                if self._wants_ids:
-                    block = b"id: %d\n%b" % (first, block)
+            texts, before, after = blocks.texts, blocks.before, blocks.after
+            count = len(texts)
+            is_simple = count == 1 or (1 < count <= FEW and not self._wants_ids)
+            if is_simple and not ends and self.is_chunked and not self._is_paused:
+                # As nearly always, and all of it here: one call less for each piece of an answer.
+                if count == 1:
+                    self.at = first
+                    block = before + texts[0] + after
+                    if self._wants_ids:
+                        block = b"id: %d\n%b" % (first, block)
+                else:
+                    self.at = Offset(first + count - 1)
+                    block = before + (after + before).join(texts) + after
                 self.to.write(b"%x\r\n%b\r\n" % (len(block), block))
                 self._wrote_at, self._commented = self._loop.time(), False
                 return

@@ -12,13 +12,13 @@ from unbroken.store.storage import Append, StreamStorage
 FIRST_PAUSE = 0.05  # seconds before a commit that failed is repeated; doubled each time
 LONGEST_PAUSE = 1.0
 
-# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody sees, less than the
+# Seconds between the beginnings of two commits under load: larger groups for a delay that nobody sees, about the
 # time between two tokens. What comes when the last commit is longer ago than that is committed at once; so is the
 # first piece of a stream, for which somebody waits. Of many streams each commit delivers a piece of nearly all, and
 # costs in proportion: then all, first pieces too, wait for as much longer as the last group was large.
 APART = 0.010
 APART_PER_APPEND = 100e-6
-MOST_FOR_APPENDS = 0.010  # a follower elsewhere looks every 20 ms, and is to see a piece within 50
+MOST_FOR_APPENDS = 0.015  # a follower elsewhere looks every 15 ms, and is to see a piece within 50
 
 
 class Owned:

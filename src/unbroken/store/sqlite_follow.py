@@ -24,7 +24,7 @@ from unbroken.store.sqlite_rows import (
 )
 from unbroken.store.storage import OnNews, Stored
 
-POLL_SECONDS = 0.02  # less than half of the 50 ms that a follower elsewhere may wait: the rest is for the look itself
+POLL_SECONDS = 0.015  # of 50 ms that a follower elsewhere may wait up to 25 are the commit's, and some the look itself
 
 Result = TypeVar("Result")
 
