@@ -8,9 +8,10 @@ import pytest
 
 from tests.store.appends import append_of
 from unbroken.chat.stream import Block, Offset, OwnerId, StreamId, StreamRecord
+from unbroken.store.durable_group import APART, MOST_FOR_APPENDS
 from unbroken.store.sqlite import SqliteStorage
 from unbroken.store.sqlite_database import DatabaseThread
-from unbroken.store.sqlite_follow import Poller
+from unbroken.store.sqlite_follow import POLL_SECONDS, Poller
 from unbroken.store.storage import Stored
 
 pytestmark = pytest.mark.anyio
@@ -72,3 +73,8 @@ async def test_a_block_of_another_process_is_seen_at_the_first_look(elsewhere: S
     poller.close()
     thread.stop()
     await asyncio.to_thread(thread.join)
+
+
+def test_a_piece_that_waits_for_its_commit_is_seen_elsewhere_in_time() -> None:
+    """The longest wait for company, the longest until a look, and a fifth of what is promised for the work itself."""
+    assert APART + MOST_FOR_APPENDS + POLL_SECONDS <= 0.8 * PROMISED_SECONDS + 1e-9

@@ -39,7 +39,7 @@ def pack(blocks: Part, run: Run | None = None) -> Sequence[Piece]:
     if type(blocks) is not Run:
         return blocks
     if run is not None and run.before == blocks.before and run.after == blocks.after:
-        return ((None, None, blocks.texts),)
+        return [(None, None, blocks.texts)]
     return [(blocks.before, blocks.after, blocks.texts)]
 
 
